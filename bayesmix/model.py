@@ -1,0 +1,251 @@
+"""The PyMC model: the law anchored at a reference point, partially pooled across domains.
+
+Sampled are levels (the loss of each component at the reference), shares (how a level splits into
+irreducible, capacity, noise and head) and exponents; E, c, A, G and Q follow in closed form, all
+positive by construction (see `docs` in README and Dai & Zheng, arXiv 2606.08167, Theorem 4.1).
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pymc as pm
+import pytensor.tensor as pt
+
+from bayesmix import law as laws
+from bayesmix import ops
+from bayesmix.priors import EXPONENT_MAX, Prior, default_priors, replace_priors
+from bayesmix.runs import Runs
+
+MODEL_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The point inside the data at which levels and shares are defined.
+
+    Attributes
+    ----------
+    weights : array, shape (K,)
+        The mean mixture of the runs.
+    n_params, n_tokens : float
+        Geometric means, parameters and tokens.
+    """
+
+    weights: np.ndarray
+    n_params: float
+    n_tokens: float
+
+
+def reference(runs: Runs) -> Reference:
+    """The reference point of a swarm: mean mixture, geometric mean N and D."""
+    weights = runs.effective_weights().values.mean(axis=0)
+    # a domain that no run ever drew still needs a finite log weight
+    weights = np.maximum(weights, 1e-4)
+    return Reference(
+        weights / weights.sum(),
+        float(np.exp(np.log(runs.n_params.values).mean())),
+        float(np.exp(np.log(runs.n_tokens.values).mean())),
+    )
+
+
+def components(runs: Runs) -> tuple[str, ...]:
+    """Names of what has a loss: the domains, then ``target:<name>``."""
+    return (*runs.domains, *(f"target:{name}" for name in runs.targets))
+
+
+def observed_log_loss(runs: Runs) -> np.ndarray:
+    """Log losses of rows and components, shape (R, C), NaN where not evaluated."""
+    return np.log(np.concatenate([runs.losses.values, runs.target_losses.values], axis=1))
+
+
+def build_model(
+    runs: Runs, law: str = "transfer", priors: Mapping[str, Prior] | None = None
+) -> pm.Model:
+    """The model of a swarm under a variant of the law.
+
+    Parameters
+    ----------
+    runs : Runs
+        The swarm; every row enters, so choose checkpoints first.
+    law : str
+        A name in `bayesmix.law.LAWS`.
+    priors : mapping, optional
+        Replacements for `default_priors`, by name.
+
+    Returns
+    -------
+    pymc.Model
+        With coords ``domain``, ``component`` (domains, then targets), ``run`` and ``row``.
+
+    Raises
+    ------
+    ValueError
+        If the law or a prior's name is unknown.
+    """
+    if law not in laws.LAWS:
+        raise ValueError(f"unknown law {law!r}; valid names: {', '.join(laws.LAWS)}")
+    variant = laws.LAWS[law]
+    ref = reference(runs)
+    prior = replace_priors(default_priors(ref.n_params, ref.n_tokens), priors)
+    coords = {
+        "domain": runs.domains,
+        "source": runs.domains,
+        "component": components(runs),
+        "target": runs.targets,
+    }
+    with pm.Model(coords=coords) as model:
+        parameters = _anchored_parameters(runs, ref, variant, prior)
+        at = laws.points(
+            runs.effective_weights().values, runs.n_params.values, runs.n_tokens.values
+        )
+        log_loss = pt.log(ops.losses(parameters, at, variant))
+        _likelihood(runs, log_loss, prior)
+    return model
+
+
+def _pooled(name: str, prior: Mapping[str, Prior], dims: str):
+    """Centred partial pooling: the data inform every per-domain quantity well."""
+    mean = prior[f"{name}_mean"].rv(f"{name}_mean")
+    spread = prior[f"{name}_spread"].rv(f"{name}_spread")
+    return pm.Normal(f"{name}_logit", mean, spread, dims=dims)
+
+
+def _exponent(logit):
+    return EXPONENT_MAX * pm.math.sigmoid(logit)
+
+
+def _anchored_parameters(runs, ref: Reference, variant, prior):
+    """The law's natural parameters from levels, shares and exponents at the reference."""
+    n_domains, n_targets = len(runs.domains), len(runs.targets)
+    n_components = n_domains + n_targets
+
+    log_level = prior["level"].rv("level_offset", dims="component") + _log_medians(runs)
+    level = pm.Deterministic("level", pt.exp(log_level), dims="component")
+
+    # first the shares that depend on the mixture, then what is left: E and the head
+    capacity_odds = pt.exp(_pooled("capacity", prior, "domain"))
+    odds = [pt.ones(n_components), pt.concatenate([capacity_odds, pt.zeros(n_targets)])]
+    if variant.noise:
+        odds.append(pt.exp(_pooled("noise", prior, "component")))
+    total = sum(odds)
+    flat = 1 / total
+    capacity = pm.Deterministic("share_capacity", capacity_odds / total[:n_domains], dims="domain")
+    noise = odds[2] / total if variant.noise else pt.zeros(n_components)
+    if variant.noise:
+        pm.Deterministic("share_noise", noise, dims="component")
+    if variant.head:
+        odds_n = pt.exp(_pooled("head_n", prior, "component"))
+        odds_d = pt.exp(_pooled("head_d", prior, "component"))
+        irreducible = flat / (1 + odds_n + odds_d)
+        head_n, head_d = irreducible * odds_n, irreducible * odds_d
+        pm.Deterministic("share_head_n", head_n, dims="component")
+        pm.Deterministic("share_head_d", head_d, dims="component")
+        g = pm.Deterministic("g", _exponent(prior["g"].rv("g_logit")))
+        q = pm.Deterministic("q", _exponent(prior["q"].rv("q_logit")))
+        log_G = pt.log(level * head_n) + g * math.log(ref.n_params)
+        log_Q = pt.log(level * head_d) + q * math.log(ref.n_tokens)
+        pm.Deterministic("log_G", log_G, dims="component")
+        pm.Deterministic("log_Q", log_Q, dims="component")
+    else:
+        irreducible = flat
+        g = q = pt.constant(0.0)
+        log_G = log_Q = pt.zeros(n_components)
+    pm.Deterministic("share_irreducible", irreducible, dims="component")
+    E = pm.Deterministic("E", level * irreducible, dims="component")
+
+    b = pm.Deterministic("b", _exponent(_pooled("b", prior, "domain")), dims="domain")
+    floor_share = pm.math.sigmoid(prior["floor"].rv("floor_logit"))
+    log_H = pm.Deterministic("log_H", pt.log(floor_share) + math.log(runs.n_params.values.min()))
+    log_x = ops.reference_log_x(
+        pt.constant(ref.weights), b, level[:n_domains] * capacity, ref.n_params, log_H
+    )
+    log_c = pt.log(level[:n_domains] * capacity) + b * log_x
+    pm.Deterministic("log_c", log_c, dims="domain")
+
+    tau = _transfer(n_domains, n_targets, prior, variant)
+    if variant.noise:
+        a = pm.Deterministic("a", _exponent(_pooled("a", prior, "component")), dims="component")
+        log_t = math.log(ref.n_tokens) + pt.log(pt.dot(tau, ref.weights))
+        log_A = pm.Deterministic("log_A", pt.log(level * noise) + a * log_t, dims="component")
+    else:
+        a, log_A = pt.ones(n_components), pt.zeros(n_components)
+    return {
+        "E": E, "log_c": log_c, "b": b, "log_A": log_A, "a": a, "tau": tau,
+        "log_G": log_G, "g": g, "log_Q": log_Q, "q": q, "log_H": log_H,
+    }  # fmt: skip
+
+
+def _transfer(n_domains: int, n_targets: int, prior, variant):
+    """tau (C, K): ones on the diagonal, a simplex row per target; identity without transfer."""
+    rows = pt.eye(n_domains)
+    if variant.transfer:
+        mean = prior["tau_mean"].rv("tau_mean")
+        spread = prior["tau_spread"].rv("tau_spread")
+        n_pairs = n_domains * (n_domains - 1)
+        # non-centred: most pairs are hardly informed
+        z = pm.Normal("tau_z", 0.0, 1.0, shape=n_pairs)
+        i, j = np.nonzero(~np.eye(n_domains, dtype=bool))
+        rows = pt.set_subtensor(rows[i, j], pm.math.sigmoid(mean + spread * z))
+    if n_targets:
+        target_rows = pm.Dirichlet("tau_target", np.ones(n_domains), dims=("target", "source"))
+        rows = pt.concatenate([rows, target_rows], axis=0)
+    if variant.transfer or n_targets:
+        pm.Deterministic("tau", rows, dims=("component", "source"))
+    return rows
+
+
+def _log_medians(runs: Runs) -> np.ndarray:
+    """Log median loss of each component; without losses, the mean of the others'."""
+    observed = observed_log_loss(runs)
+    medians = np.full(observed.shape[1], np.nan)
+    seen = np.isfinite(observed).any(axis=0)
+    medians[seen] = np.nanmedian(observed[:, seen], axis=0)
+    return np.where(seen, medians, medians[seen].mean())
+
+
+def _likelihood(runs: Runs, log_loss, prior):
+    """Student-t noise in log loss; the checkpoints of a run and component are correlated.
+
+    The run-level effect is integrated out: the n checkpoints of one run and component are
+    multivariate t with scale ``sigma_i^2 ((1 - rho) I + rho 1 1')``; for n = 1 that is a t.
+    """
+    observed = observed_log_loss(runs)
+    row, component = np.nonzero(np.isfinite(observed))
+    mean = prior["sigma_mean"].rv("sigma_mean")
+    spread = prior["sigma_spread"].rv("sigma_spread")
+    sigma = pm.Deterministic(
+        "sigma",
+        pt.exp(pm.Normal("sigma_log", mean, spread, dims="component")),
+        dims="component",
+    )
+    dof = prior["dof"].rv("dof")
+
+    run_code = np.unique(runs.run_ids.values, return_inverse=True)[1]
+    group_code = run_code[row] * observed.shape[1] + component
+    group_first, group, size = np.unique(
+        group_code, return_index=True, return_inverse=True, return_counts=True
+    )[1:]
+    error = (pt.constant(observed[row, component]) - log_loss[row, component]) / sigma[component]
+    log_scale = pt.log(sigma)[component[group_first]]
+    if size.max() > 1:
+        rho = pm.Deterministic(
+            "rho", pm.math.sigmoid(prior["checkpoint_correlation"].rv("rho_logit"))
+        )
+        squares = pt.zeros(size.size)
+        squares = pt.inc_subtensor(squares[group], error**2)
+        sums = pt.inc_subtensor(pt.zeros(size.size)[group], error)
+        distance = (squares - rho / (1 + (size - 1) * rho) * sums**2) / (1 - rho)
+        log_det = (size - 1) * pt.log1p(-rho) + pt.log1p((size - 1) * rho)
+    else:
+        distance, log_det = error**2, 0.0
+    log_density = (
+        pt.gammaln((dof + size) / 2)
+        - pt.gammaln(dof / 2)
+        - size / 2 * pt.log(dof * math.pi)
+        - size * log_scale
+        - log_det / 2
+        - (dof + size) / 2 * pt.log1p(distance / dof)
+    )
+    pm.Potential("log_likelihood", log_density.sum())

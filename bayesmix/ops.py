@@ -1,0 +1,228 @@
+"""The law's kernel as PyTensor Ops, for the sampler: Numba dispatch, exact pullbacks.
+
+Nothing is computed here: `LawOp` calls `law.forward`, its pullback `law.pullback`, and
+`ReferenceOp` the solver of `allocation`.
+"""
+
+import math
+
+import numpy as np
+import pytensor.tensor as pt
+from pytensor.gradient import DisconnectedType, disconnected_type
+from pytensor.graph.basic import Apply
+from pytensor.graph.op import Op
+from pytensor.link.numba.dispatch.basic import numba_njit, register_funcify_default_op_cache_key
+
+from bayesmix import allocation, law
+
+_N_PARAMETERS = len(law.PARAMETERS)
+_SCALARS = ("g", "q", "log_H")
+_TYPES = tuple(
+    pt.dscalar if name in _SCALARS else pt.dmatrix if name == "tau" else pt.dvector
+    for name in law.PARAMETERS
+)
+_POINT_TYPES = (pt.dmatrix, pt.lvector, pt.dvector, pt.lvector, pt.dvector)
+
+
+class LawOp(Op):
+    """Losses (R, C) of the law; the further outputs are what its pullback needs again."""
+
+    __props__ = ("variant",)
+
+    def __init__(self, variant: law.Variant):
+        self.variant = variant
+
+    def make_node(self, *inputs):
+        inputs = [pt.as_tensor_variable(value) for value in inputs]
+        return Apply(self, inputs, [pt.dmatrix() for _ in range(5)])
+
+    def perform(self, node, inputs, output_storage):
+        outputs = law.forward(*map(_scalar, inputs), self.variant.noise, self.variant.head)
+        for storage, output in zip(output_storage, outputs, strict=True):
+            storage[0] = output
+
+    def pullback(self, inputs, outputs, cotangents):
+        if not all(isinstance(c.type, DisconnectedType) for c in cotangents[1:]):
+            raise NotImplementedError("only the losses of the law can be differentiated")
+        bars = LawPullbackOp(self.variant)(*inputs, *outputs[1:], cotangents[0])
+        return [*bars, *(disconnected_type() for _ in inputs[_N_PARAMETERS:])]
+
+    def connection_pattern(self, node):
+        from_parameters = [True] + [False] * 4
+        points = [[False] * 5] * (len(node.inputs) - _N_PARAMETERS)
+        return [from_parameters] * _N_PARAMETERS + points
+
+
+class LawPullbackOp(Op):
+    """Cotangents of the law's parameters, given that of its losses."""
+
+    __props__ = ("variant",)
+
+    def __init__(self, variant: law.Variant):
+        self.variant = variant
+
+    def make_node(self, *inputs):
+        inputs = [pt.as_tensor_variable(value) for value in inputs]
+        return Apply(self, inputs, [kind() for kind in _TYPES])
+
+    def perform(self, node, inputs, output_storage):
+        values = [_scalar(value) for value in inputs]
+        point_end = _N_PARAMETERS + len(_POINT_TYPES)
+        bars = law.pullback(
+            *values[:point_end], self.variant.noise, self.variant.head, *values[point_end:]
+        )
+        for storage, bar in zip(output_storage, bars[:-1], strict=True):
+            storage[0] = np.asarray(bar)
+
+
+class ReferenceOp(Op):
+    """log x at the reference, where capacity shares s are given: ``x_i = max(H, h_i b_i s_i / l)``.
+
+    Inputs: ``log(h_i b_i s_i)`` (K,), log N and log H (scalars).
+    """
+
+    __props__ = ()
+
+    def make_node(self, gains, log_n, log_floor):
+        inputs = [pt.as_tensor_variable(value) for value in (gains, log_n, log_floor)]
+        return Apply(self, inputs, [pt.dvector()])
+
+    def perform(self, node, inputs, output_storage):
+        gains, log_n, log_floor = map(_scalar, inputs)
+        log_x = np.empty_like(gains)
+        allocation.solve(gains, np.ones_like(gains), log_n, log_floor, log_x)
+        output_storage[0][0] = log_x
+
+    def pullback(self, inputs, outputs, cotangents):
+        gains_bar, floor_bar = ReferencePullbackOp()(cotangents[0], outputs[0], *inputs[1:])
+        return [gains_bar, disconnected_type(), floor_bar]
+
+    def connection_pattern(self, node):
+        return [[True], [False], [True]]
+
+
+class ReferencePullbackOp(Op):
+    """Cotangents of the gains and of log H at the reference."""
+
+    __props__ = ()
+
+    def make_node(self, *inputs):
+        inputs = [pt.as_tensor_variable(value) for value in inputs]
+        return Apply(self, inputs, [pt.dvector(), pt.dscalar()])
+
+    def perform(self, node, inputs, output_storage):
+        bar, log_x, log_n, log_floor = map(_scalar, inputs)
+        gains_bar = np.empty_like(bar)
+        floor_bar = allocation.solve_vjp(
+            bar, log_x, np.ones_like(bar), log_n, log_floor, gains_bar
+        )
+        output_storage[0][0] = gains_bar
+        output_storage[1][0] = np.asarray(floor_bar)
+
+
+def _scalar(value):
+    """A Python float for a 0-d array, which Numba's scalar arguments want."""
+    return float(value) if np.ndim(value) == 0 else value
+
+
+@register_funcify_default_op_cache_key(LawOp)
+def _law_numba(op, node, **kwargs):
+    noise, head = op.variant.noise, op.variant.head
+    forward = law.forward
+
+    @numba_njit
+    def law_forward(
+        E, log_c, b, log_A, a, tau, log_G, g, log_Q, q, log_H,
+        mixtures, problem_mixture, problem_log_n, row_problem, row_log_d,
+    ):  # fmt: skip
+        return forward(
+            E, log_c, b, log_A, a, tau, log_G, g.item(), log_Q, q.item(), log_H.item(),
+            mixtures, problem_mixture, problem_log_n, row_problem, row_log_d,
+            noise, head,
+        )  # fmt: skip
+
+    return law_forward, 1
+
+
+@register_funcify_default_op_cache_key(LawPullbackOp)
+def _law_pullback_numba(op, node, **kwargs):
+    noise, head = op.variant.noise, op.variant.head
+    pullback = law.pullback
+
+    @numba_njit
+    def law_pullback(
+        E, log_c, b, log_A, a, tau, log_G, g, log_Q, q, log_H,
+        mixtures, problem_mixture, problem_log_n, row_problem, row_log_d,
+        log_x, capacity, log_t, noise_term, loss_bar,
+    ):  # fmt: skip
+        bars = pullback(
+            E, log_c, b, log_A, a, tau, log_G, g.item(), log_Q, q.item(), log_H.item(),
+            mixtures, problem_mixture, problem_log_n, row_problem, row_log_d,
+            noise, head,
+            log_x, capacity, log_t, noise_term, loss_bar,
+        )  # fmt: skip
+        return (
+            bars[0], bars[1], bars[2], bars[3], bars[4], bars[5], bars[6],
+            np.asarray(bars[7]), bars[8], np.asarray(bars[9]), np.asarray(bars[10]),
+        )  # fmt: skip
+
+    return law_pullback, 1
+
+
+@register_funcify_default_op_cache_key(ReferenceOp)
+def _reference_numba(op, node, **kwargs):
+    solve = allocation.solve
+
+    @numba_njit
+    def reference(gains, log_n, log_floor):
+        log_x = np.empty_like(gains)
+        solve(gains, np.ones_like(gains), log_n.item(), log_floor.item(), log_x)
+        return log_x
+
+    return reference, 1
+
+
+@register_funcify_default_op_cache_key(ReferencePullbackOp)
+def _reference_pullback_numba(op, node, **kwargs):
+    solve_vjp = allocation.solve_vjp
+
+    @numba_njit
+    def reference_pullback(bar, log_x, log_n, log_floor):
+        gains_bar = np.empty_like(bar)
+        floor_bar = solve_vjp(
+            bar, log_x, np.ones_like(bar), log_n.item(), log_floor.item(), gains_bar
+        )
+        return gains_bar, np.asarray(floor_bar)
+
+    return reference_pullback, 1
+
+
+def losses(parameters, at: law.Points, variant: law.Variant):
+    """Symbolic losses of the law.
+
+    Parameters
+    ----------
+    parameters : mapping
+        PyTensor variables under the names of `law.PARAMETERS`, shapes as in `law.evaluate`.
+    at : Points
+        The R rows.
+    variant : Variant
+        Which terms are on.
+
+    Returns
+    -------
+    TensorVariable, shape (R, C)
+        Nats per token.
+    """
+    inputs = [pt.as_tensor_variable(parameters[name]) for name in law.PARAMETERS]
+    return LawOp(variant)(*inputs, *map(pt.as_tensor_variable, at.arrays))[0]
+
+
+def reference_log_x(weights, b, shares, n_params: float, log_floor):
+    """Symbolic log x* at the reference mixture, where the capacity term of domain i is `shares_i`.
+
+    With ``c_i x_i^(-b_i) = s_i`` the condition ``h_i b_i c_i x_i^(-b_i - 1) = l`` reads
+    ``x_i = h_i b_i s_i / l``, so no exponent enters the solve.
+    """
+    gains = pt.log(weights) + pt.log(b) + pt.log(shares)
+    return ReferenceOp()(gains, math.log(n_params), log_floor)

@@ -1,0 +1,165 @@
+"""Priors as data: every one a named distribution that can be seen, plotted and replaced.
+
+The names are what the model needs and `default_priors` says why each is what it is. Spreads
+across domains are log-normal, not half-normal: a spread that touches zero makes a funnel.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pymc as pm
+
+EXPONENT_MAX = 0.9
+
+
+@dataclass(frozen=True)
+class Normal:
+    """Normal prior.
+
+    Examples
+    --------
+    >>> Normal(0.0, 0.3)
+    Normal(mu=0.0, sigma=0.3)
+    """
+
+    mu: float
+    sigma: float
+
+    def rv(self, name: str, dims: str | None = None):
+        """The PyMC random variable of this prior, in the model on the stack."""
+        return pm.Normal(name, self.mu, self.sigma, dims=dims)
+
+
+@dataclass(frozen=True)
+class LogNormal:
+    """Log-normal prior: `mu` and `sigma` are those of the log.
+
+    Examples
+    --------
+    >>> LogNormal(-1.0, 0.5)
+    LogNormal(mu=-1.0, sigma=0.5)
+    """
+
+    mu: float
+    sigma: float
+
+    def rv(self, name: str, dims: str | None = None):
+        """The PyMC random variable of this prior, in the model on the stack."""
+        return pm.LogNormal(name, self.mu, self.sigma, dims=dims)
+
+
+@dataclass(frozen=True)
+class Gamma:
+    """Gamma prior with shape `alpha` and rate `beta`.
+
+    Examples
+    --------
+    >>> Gamma(2.0, 0.1)
+    Gamma(alpha=2.0, beta=0.1)
+    """
+
+    alpha: float
+    beta: float
+
+    def rv(self, name: str, dims: str | None = None):
+        """The PyMC random variable of this prior, in the model on the stack."""
+        return pm.Gamma(name, self.alpha, self.beta, dims=dims)
+
+
+Prior = Normal | LogNormal | Gamma
+
+# Chinchilla as refitted by Besiroglu et al., arXiv 2404.10102, table 1
+_CHINCHILLA = {"E": 1.82, "A": 482.01, "alpha": 0.3478, "B": 2085.43, "beta": 0.3658}
+
+
+def _logit(share: float) -> float:
+    return math.log(share / (1 - share))
+
+
+def default_priors(n_params: float, n_tokens: float) -> dict[str, Prior]:
+    """The default priors, for a swarm whose reference point is at the given N and D.
+
+    How a loss splits at the reference comes from the scaling-law literature: of Chinchilla's
+    N-term half is put to capacity competition and half to the shared head, of its D-term half to
+    data noise and half to the head. All else is scale-free.
+
+    Parameters
+    ----------
+    n_params, n_tokens : float
+        N (parameters) and D (tokens) of the reference point.
+
+    Returns
+    -------
+    dict
+        Name of the prior to its distribution.
+
+    Examples
+    --------
+    >>> default_priors(1e9, 2e10)["level"]
+    Normal(mu=0.0, sigma=0.3)
+    """
+    n_term = _CHINCHILLA["A"] * n_params ** -_CHINCHILLA["alpha"]
+    d_term = _CHINCHILLA["B"] * n_tokens ** -_CHINCHILLA["beta"]
+    # a byte-level or a tiny swarm leaves Chinchilla's range: keep the split within reason
+    n_ratio = min(max(n_term / _CHINCHILLA["E"], 0.05), 2.0)
+    d_ratio = min(max(d_term / _CHINCHILLA["E"], 0.05), 2.0)
+    flat = 1 + n_ratio / 2 + d_ratio / 2
+    spread = LogNormal(math.log(0.4), 0.4)
+    return {
+        # log of the loss at the reference, less the log of the domain's median loss
+        "level": Normal(0.0, 0.3),
+        # log odds against what does not depend on the mixture
+        "capacity_mean": Normal(math.log(n_ratio / 2 / flat), 0.7),
+        "capacity_spread": spread,
+        "noise_mean": Normal(math.log(d_ratio / 2 / flat), 0.7),
+        "noise_spread": spread,
+        # log odds of the shared head's two terms against the irreducible loss
+        "head_n_mean": Normal(math.log(n_ratio / 2), 0.7),
+        "head_n_spread": spread,
+        "head_d_mean": Normal(math.log(d_ratio / 2), 0.7),
+        "head_d_spread": spread,
+        # logits of exponents on (0, EXPONENT_MAX): Kaplan and Chinchilla found 0.05 to 0.37
+        "b_mean": Normal(_logit(0.30 / EXPONENT_MAX), 0.5),
+        "b_spread": spread,
+        "a_mean": Normal(_logit(0.25 / EXPONENT_MAX), 0.5),
+        "a_spread": spread,
+        "g": Normal(_logit(0.30 / EXPONENT_MAX), 0.5),
+        "q": Normal(_logit(0.35 / EXPONENT_MAX), 0.5),
+        # logit of H as a fraction of the smallest N
+        "floor": Normal(-6.0, 1.0),
+        # logits of tau: 0.08 in the middle, 0.9 within reach
+        "tau_mean": Normal(_logit(0.08), 0.5),
+        "tau_spread": LogNormal(math.log(1.3), 0.3),
+        # log of the scale of the noise in log loss: 0.2% to 2% are seen
+        "sigma_mean": Normal(math.log(0.006), 0.8),
+        "sigma_spread": spread,
+        "dof": Gamma(2.0, 0.1),
+        # logit of the correlation of a run's checkpoints, domain by domain
+        "checkpoint_correlation": Normal(1.0, 1.0),
+    }
+
+
+def replace_priors(defaults: Mapping[str, Prior], new: Mapping[str, Prior] | None):
+    """The defaults with some replaced by name.
+
+    Raises
+    ------
+    ValueError
+        If a name is unknown or a value is no prior; the message lists the valid names.
+
+    Examples
+    --------
+    >>> replace_priors({"g": Normal(0.0, 1.0)}, {"g": Normal(0.0, 2.0)})
+    {'g': Normal(mu=0.0, sigma=2.0)}
+    """
+    new = dict(new or {})
+    unknown = sorted(set(new) - set(defaults))
+    if unknown:
+        raise ValueError(
+            f"unknown prior {', '.join(map(repr, unknown))}; valid names: {', '.join(defaults)}"
+        )
+    for name, prior in new.items():
+        if not isinstance(prior, Prior):
+            raise ValueError(f"prior {name!r} must be Normal, LogNormal or Gamma, got {prior!r}")
+    return {**defaults, **new}
