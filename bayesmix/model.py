@@ -105,11 +105,13 @@ def build_model(
     return model
 
 
-def _pooled(name: str, prior: Mapping[str, Prior], dims: str):
-    """Centred partial pooling: the data inform every per-domain quantity well."""
+def _pooled(name: str, prior: Mapping[str, Prior], dims: str, *, informed: bool):
+    """Partial pooling across `dims`: centred where the data inform each, else non-centred."""
     mean = prior[f"{name}_mean"].rv(f"{name}_mean")
     spread = prior[f"{name}_spread"].rv(f"{name}_spread")
-    return pm.Normal(f"{name}_logit", mean, spread, dims=dims)
+    if informed:
+        return pm.Normal(f"{name}_logit", mean, spread, dims=dims)
+    return mean + spread * pm.Normal(f"{name}_z", 0.0, 1.0, dims=dims)
 
 
 def _exponent(logit):
@@ -117,60 +119,68 @@ def _exponent(logit):
 
 
 def _anchored_parameters(runs, ref: Reference, variant, prior):
-    """The law's natural parameters from levels, shares and exponents at the reference."""
+    """The law's natural parameters from levels, elasticities and shares at the reference."""
     n_domains, n_targets = len(runs.domains), len(runs.targets)
     n_components = n_domains + n_targets
+    zeros = pt.zeros(n_components)
+
+    def of_domains(values):
+        return pt.concatenate([values, pt.zeros(n_targets)])
 
     log_level = prior["level"].rv("level_offset", dims="component") + _log_medians(runs)
     level = pm.Deterministic("level", pt.exp(log_level), dims="component")
 
-    # first the shares that depend on the mixture, then what is left: E and the head
-    capacity_odds = pt.exp(_pooled("capacity", prior, "domain"))
-    odds = [pt.ones(n_components), pt.concatenate([capacity_odds, pt.zeros(n_targets)])]
+    # A level is split by three sticks, from what data fix best to what they fix least.
+    # 1: elasticities, -dlog L / dlog x = share * b and -dlog L / dlog T = share * a, each at
+    #    least share * EXPONENT_MAX, which bounds the exponents
+    odds_b = of_domains(pt.exp(_pooled("capacity", prior, "domain", informed=True)))
+    odds_a = zeros
     if variant.noise:
-        odds.append(pt.exp(_pooled("noise", prior, "component")))
-    total = sum(odds)
-    flat = 1 / total
-    capacity = pm.Deterministic("share_capacity", capacity_odds / total[:n_domains], dims="domain")
-    noise = odds[2] / total if variant.noise else pt.zeros(n_components)
-    if variant.noise:
-        pm.Deterministic("share_noise", noise, dims="component")
+        odds_a = pt.exp(_pooled("noise", prior, "component", informed=True))
+    rest = 1 / (1 + odds_b + odds_a)
+    least_capacity, least_noise = odds_b * rest, odds_a * rest
+    # 2: the shared head
+    head_n = head_d = zeros
+    g = q = pt.constant(1.0)
     if variant.head:
-        odds_n = pt.exp(_pooled("head_n", prior, "component"))
-        odds_d = pt.exp(_pooled("head_d", prior, "component"))
-        irreducible = flat / (1 + odds_n + odds_d)
-        head_n, head_d = irreducible * odds_n, irreducible * odds_d
-        pm.Deterministic("share_head_n", head_n, dims="component")
-        pm.Deterministic("share_head_d", head_d, dims="component")
+        sizes, horizons = np.unique(runs.n_params.values), np.unique(runs.n_tokens.values)
         g = pm.Deterministic("g", _exponent(prior["g"].rv("g_logit")))
         q = pm.Deterministic("q", _exponent(prior["q"].rv("q_logit")))
-        log_G = pt.log(level * head_n) + g * math.log(ref.n_params)
-        log_Q = pt.log(level * head_d) + q * math.log(ref.n_tokens)
-        pm.Deterministic("log_G", log_G, dims="component")
-        pm.Deterministic("log_Q", log_Q, dims="component")
-    else:
-        irreducible = flat
-        g = q = pt.constant(0.0)
-        log_G = log_Q = pt.zeros(n_components)
-    pm.Deterministic("share_irreducible", irreducible, dims="component")
+        odds_n = pt.exp(_pooled("head_n", prior, "component", informed=sizes.size > 1)) / g
+        odds_d = pt.exp(_pooled("head_d", prior, "component", informed=horizons.size > 2)) / q
+        head_n, head_d = (rest * odds / (1 + odds_n + odds_d) for odds in (odds_n, odds_d))
+        rest = rest / (1 + odds_n + odds_d)
+    # 3: curvature: what the capacity and noise terms have beyond the least, and the irreducible
+    odds_b = of_domains(pt.exp(_pooled("capacity_curvature", prior, "domain", informed=False)))
+    odds_a = zeros
+    if variant.noise:
+        odds_a = pt.exp(_pooled("noise_curvature", prior, "component", informed=False))
+    irreducible = rest / (1 + odds_b + odds_a)
+    capacity = (least_capacity + irreducible * odds_b)[:n_domains]
+    noise = least_noise + irreducible * odds_a
     E = pm.Deterministic("E", level * irreducible, dims="component")
 
-    b = pm.Deterministic("b", _exponent(_pooled("b", prior, "domain")), dims="domain")
+    b = pm.Deterministic(
+        "b", EXPONENT_MAX * least_capacity[:n_domains] / capacity, dims="domain"
+    )
     floor_share = pm.math.sigmoid(prior["floor"].rv("floor_logit"))
     log_H = pm.Deterministic("log_H", pt.log(floor_share) + math.log(runs.n_params.values.min()))
-    log_x = ops.reference_log_x(
-        pt.constant(ref.weights), b, level[:n_domains] * capacity, ref.n_params, log_H
-    )
-    log_c = pt.log(level[:n_domains] * capacity) + b * log_x
-    pm.Deterministic("log_c", log_c, dims="domain")
+    log_capacity = pt.log(level[:n_domains] * capacity)
+    log_x = ops.reference_log_x(pt.constant(ref.weights), b, log_capacity, ref.n_params, log_H)
+    log_c = pm.Deterministic("log_c", log_capacity + b * log_x, dims="domain")
 
     tau = _transfer(n_domains, n_targets, prior, variant)
+    a, log_A = zeros + 1, zeros
     if variant.noise:
-        a = pm.Deterministic("a", _exponent(_pooled("a", prior, "component")), dims="component")
+        a = pm.Deterministic("a", EXPONENT_MAX * least_noise / noise, dims="component")
         log_t = math.log(ref.n_tokens) + pt.log(pt.dot(tau, ref.weights))
         log_A = pm.Deterministic("log_A", pt.log(level * noise) + a * log_t, dims="component")
-    else:
-        a, log_A = pt.ones(n_components), pt.zeros(n_components)
+    log_G = log_Q = zeros
+    if variant.head:
+        log_G = pt.log(level * head_n) + g * math.log(ref.n_params)
+        log_Q = pt.log(level * head_d) + q * math.log(ref.n_tokens)
+        log_G = pm.Deterministic("log_G", log_G, dims="component")
+        log_Q = pm.Deterministic("log_Q", log_Q, dims="component")
     return {
         "E": E, "log_c": log_c, "b": b, "log_A": log_A, "a": a, "tau": tau,
         "log_G": log_G, "g": g, "log_Q": log_Q, "q": q, "log_H": log_H,
@@ -181,8 +191,9 @@ def _transfer(n_domains: int, n_targets: int, prior, variant):
     """tau (C, K): ones on the diagonal, a simplex row per target; identity without transfer."""
     rows = pt.eye(n_domains)
     if variant.transfer:
-        mean = prior["tau_mean"].rv("tau_mean")
+        # anchored at close kin, which data inform; the many small pairs only bound the spread
         spread = prior["tau_spread"].rv("tau_spread")
+        mean = prior["tau_kin"].rv("tau_kin") - spread
         n_pairs = n_domains * (n_domains - 1)
         # non-centred: most pairs are hardly informed
         z = pm.Normal("tau_z", 0.0, 1.0, shape=n_pairs)

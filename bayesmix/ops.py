@@ -218,11 +218,11 @@ def losses(parameters, at: law.Points, variant: law.Variant):
     return LawOp(variant)(*inputs, *map(pt.as_tensor_variable, at.arrays))[0]
 
 
-def reference_log_x(weights, b, shares, n_params: float, log_floor):
-    """Symbolic log x* at the reference mixture, where the capacity term of domain i is `shares_i`.
+def reference_log_x(weights, b, log_capacity, n_params: float, log_floor):
+    """Symbolic log x* at the reference mixture, given the log capacity terms there.
 
     With ``c_i x_i^(-b_i) = s_i`` the condition ``h_i b_i c_i x_i^(-b_i - 1) = l`` reads
     ``x_i = h_i b_i s_i / l``, so no exponent enters the solve.
     """
-    gains = pt.log(weights) + pt.log(b) + pt.log(shares)
+    gains = pt.log(weights) + pt.log(b) + log_capacity
     return ReferenceOp()(gains, math.log(n_params), log_floor)

@@ -73,6 +73,10 @@ Prior = Normal | LogNormal | Gamma
 _CHINCHILLA = {"E": 1.82, "A": 482.01, "alpha": 0.3478, "B": 2085.43, "beta": 0.3658}
 
 
+# in the middle of the exponents that Kaplan et al. and Chinchilla found
+_EXPONENT = 0.3
+
+
 def _logit(share: float) -> float:
     return math.log(share / (1 - share))
 
@@ -102,34 +106,37 @@ def default_priors(n_params: float, n_tokens: float) -> dict[str, Prior]:
     n_term = _CHINCHILLA["A"] * n_params ** -_CHINCHILLA["alpha"]
     d_term = _CHINCHILLA["B"] * n_tokens ** -_CHINCHILLA["beta"]
     # a byte-level or a tiny swarm leaves Chinchilla's range: keep the split within reason
-    n_ratio = min(max(n_term / _CHINCHILLA["E"], 0.05), 2.0)
-    d_ratio = min(max(d_term / _CHINCHILLA["E"], 0.05), 2.0)
-    flat = 1 + n_ratio / 2 + d_ratio / 2
+    n_half = min(max(n_term / _CHINCHILLA["E"], 0.1), 2.0) / 2
+    d_half = min(max(d_term / _CHINCHILLA["E"], 0.1), 2.0) / 2
+    irreducible = 1 / (1 + 2 * n_half + 2 * d_half)
+    least_b, least_a = _EXPONENT / EXPONENT_MAX, _EXPONENT / EXPONENT_MAX
+    flat = 1 - irreducible * (n_half * least_b + d_half * least_a)
     spread = LogNormal(math.log(0.4), 0.4)
     return {
         # log of the loss at the reference, less the log of the domain's median loss
         "level": Normal(0.0, 0.3),
-        # log odds against what does not depend on the mixture
-        "capacity_mean": Normal(math.log(n_ratio / 2 / flat), 0.7),
+        # log odds of the elasticities share * b and share * a, over EXPONENT_MAX
+        "capacity_mean": Normal(math.log(irreducible * n_half * least_b / flat), 0.7),
         "capacity_spread": spread,
-        "noise_mean": Normal(math.log(d_ratio / 2 / flat), 0.7),
+        "noise_mean": Normal(math.log(irreducible * d_half * least_a / flat), 0.7),
         "noise_spread": spread,
-        # log odds of the shared head's two terms against the irreducible loss
-        "head_n_mean": Normal(math.log(n_ratio / 2), 0.7),
+        # log of the head's elasticities against what is left; their exponents, on a logit scale
+        # of (0, EXPONENT_MAX): Kaplan and Chinchilla found 0.05 to 0.37
+        "head_n_mean": Normal(math.log(irreducible * n_half * _EXPONENT), 0.7),
         "head_n_spread": spread,
-        "head_d_mean": Normal(math.log(d_ratio / 2), 0.7),
+        "head_d_mean": Normal(math.log(irreducible * d_half * _EXPONENT), 0.7),
         "head_d_spread": spread,
-        # logits of exponents on (0, EXPONENT_MAX): Kaplan and Chinchilla found 0.05 to 0.37
-        "b_mean": Normal(_logit(0.30 / EXPONENT_MAX), 0.5),
-        "b_spread": spread,
-        "a_mean": Normal(_logit(0.25 / EXPONENT_MAX), 0.5),
-        "a_spread": spread,
-        "g": Normal(_logit(0.30 / EXPONENT_MAX), 0.5),
-        "q": Normal(_logit(0.35 / EXPONENT_MAX), 0.5),
+        "g": Normal(_logit(_EXPONENT / EXPONENT_MAX), 0.5),
+        "q": Normal(_logit(_EXPONENT / EXPONENT_MAX), 0.5),
+        # log odds of the rest of the capacity and noise shares against the irreducible share
+        "capacity_curvature_mean": Normal(math.log(n_half * (1 - least_b)), 0.7),
+        "capacity_curvature_spread": spread,
+        "noise_curvature_mean": Normal(math.log(d_half * (1 - least_a)), 0.7),
+        "noise_curvature_spread": spread,
         # logit of H as a fraction of the smallest N
         "floor": Normal(-6.0, 1.0),
-        # logits of tau: 0.08 in the middle, 0.9 within reach
-        "tau_mean": Normal(_logit(0.08), 0.5),
+        # logit of tau one spread above the middle, and the spread: about 0.08 in the middle
+        "tau_kin": Normal(_logit(0.25), 0.7),
         "tau_spread": LogNormal(math.log(1.3), 0.3),
         # log of the scale of the noise in log loss: 0.2% to 2% are seen
         "sigma_mean": Normal(math.log(0.006), 0.8),
