@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import warnings
 from collections.abc import Callable, Sequence
 from decimal import Decimal
@@ -328,3 +329,38 @@ def read_table(path: PathLike) -> Table:
         raise RunsError(f"{path}: cannot be read as CSV: {message}") from None
     header = ["" if pd.isna(name) else str(name) for name in lines.iloc[0]]
     return Table(str(path), lines.iloc[1:].set_axis(header, axis=1).reset_index(drop=True))
+
+
+def positive_constants(**stated: float) -> dict[str, float]:
+    """Give back stated constants, or raise a `RunsError` where one is not positive."""
+    problems = [
+        f"{name} must be a positive number, not {value}"
+        for name, value in stated.items()
+        if not (math.isfinite(value) and value > 0)
+    ]
+    if problems:
+        raise RunsError(*problems)
+    return stated
+
+
+def positive_loss(cell: object) -> float:
+    """Read a finite positive number, or raise a ValueError that shows the cell."""
+    try:
+        loss = number(cell)
+    except ValueError:
+        loss = math.nan
+    if not (math.isfinite(loss) and loss > 0):
+        raise ValueError(f"loss {cell!r} is not a positive number")
+    return loss
+
+
+def snake(name: str) -> str:
+    """Lower case with underscores: `Pile-CC` is `pile_cc`."""
+    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+
+
+def natural(name: str) -> list[tuple[int, str]]:
+    """Sort key by which run 9 comes before run 10."""
+    return [
+        (int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)
+    ]

@@ -4,34 +4,32 @@ import json
 import math
 import os.path
 import re
-from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from bayesmix._mixinglaws import mixinglaws
 from bayesmix._tables import (
     PathLike,
     RunsError,
     Table,
+    natural,
     number,
+    positive_constants,
+    positive_loss,
     raise_problems,
     read_table,
     read_text,
     shorten,
+    snake,
     warn,
 )
 from bayesmix.runs import Runs, runs_from_frame
 
-# non-embedding parameters behind the names of the Pythia sizes (Ye et al., pipeline/utils.py)
-PYTHIA_SIZES = {
-    "70M": 18_915_328,
-    "160M": 85_056_000,
-    "305M": 201_541_632,
-    "410M": 302_311_424,
-    "1B": 805_736_448,
-}
+__all__ = ["FORMATS", "Format", "import_runs", "mixinglaws", "olmix", "paper", "regmix"]
+
 _UNITS = {"K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
 
 
@@ -90,12 +88,12 @@ def regmix(
     >>> runs.losses.sel(domain="web").values
     array([3.1, 3.3])
     """
-    constants = _constants(n_params=n_params, n_tokens=n_tokens)
+    constants = positive_constants(n_params=n_params, n_tokens=n_tokens)
     mix, observed = read_table(mixtures), read_table(losses)
     trained = [name for name in mix.columns if name.startswith("train_")]
     if not trained:
         mix.note("missing columns", "columns 'train_<domain>' are missing")
-    stem = os.path.commonprefix(trained)
+    stem = os.path.commonprefix(trained)  # noqa: RUF071 (by characters is meant)
     stem = stem[: stem.rfind("_") + 1]
     weights = pd.DataFrame(mix.mixtures(trained), _ids(mix, "index"), dtype=float)
     domains = [name.removeprefix(stem) for name in trained]
@@ -113,7 +111,6 @@ def regmix(
         )
     table = pd.DataFrame(metrics, _ids(observed, "index"))
     _check_pairs(mix, weights.index, observed, table.index, "index")
-    raise_problems(mix, observed)
     _warn_ignored(mix, ["index", *trained])
     _warn_ignored(observed, ["index", *(f"metric/{data_set}{d}_val_loss" for d in metrics)])
 
@@ -125,7 +122,7 @@ def regmix(
     frame = pd.DataFrame(
         {f"weight_{d}": weights[i] for i, d in enumerate(domains)}
         | {f"loss_{d}": table[d] for d in table},
-        index=sorted(table.index, key=_natural),
+        index=sorted(table.index, key=natural),
     ).assign(**constants)
     frame["run_id"] = [f"{prefix}{name}" for name in frame.index]
     return runs_from_frame(frame, source=f"{mixtures} with {losses}")
@@ -208,7 +205,7 @@ def olmix(ratios: PathLike, metrics: PathLike, *, n_params: float, n_tokens: flo
     RunsWarning
         Runs without metrics, left out; renormalised weights.
     """
-    constants = _constants(n_params=n_params, n_tokens=n_tokens)
+    constants = positive_constants(n_params=n_params, n_tokens=n_tokens)
     mix, observed = read_table(ratios), read_table(metrics)
     labels = {"run_id", "run", "name", "index", ""}
     domains = [name for name in mix.columns if name not in labels]
@@ -220,84 +217,13 @@ def olmix(ratios: PathLike, metrics: PathLike, *, n_params: float, n_tokens: flo
     }
     table = pd.DataFrame(columns, _ids(observed, "run_id"))
     _check_pairs(mix, weights.index, observed, table.index, "run_id")
-    raise_problems(mix, observed)
     frame = pd.DataFrame(
         {f"weight_{d}": weights[i] for i, d in enumerate(domains)}
         | {name: table[name] for name in table},
-        index=sorted(table.index, key=_natural),
+        index=sorted(table.index, key=natural),
     ).assign(**constants)
     frame["run_id"] = frame.index
     return runs_from_frame(frame, source=f"{ratios} with {metrics}")
-
-
-def mixinglaws(*logs: PathLike, domains: Sequence[str], tokens_per_step: float = 1_048_576) -> Runs:
-    """Import logs of Data Mixing Laws (Ye et al., arXiv 2403.16952).
-
-    Parameters
-    ----------
-    *logs : path-like
-        Lines of checkpoint, validation file and loss, separated by tabs. The checkpoint ends in
-        `<run>-<proportion>-<proportion>.../<step>`, and the run begins with its size (`70M`),
-        read as in `PYTHIA_SIZES`. The domain is the last word of the validation file's name
-        (`Pile-CC` in `valid.Pile-CC.bin`), in lower case with underscores.
-    domains : sequence of str
-        Domains in the order of the proportions, which the logs do not name.
-    tokens_per_step : float
-        Tokens of one step.
-
-    Returns
-    -------
-    Runs
-        Sorted by size, run and step; repeated lines merged.
-
-    Raises
-    ------
-    RunsError
-        Names every problem with file, line and value.
-
-    Warns
-    -----
-    RunsWarning
-        Checkpoints named `last` are dropped: their step is unknown.
-    """
-    _constants(tokens_per_step=tokens_per_step)
-    names = [_snake(domain) for domain in domains]
-    if len(set(names)) != len(names) or len(names) < 2:
-        raise RunsError(f"domains {shorten(domains)}: two or more different names are needed")
-    cells: dict[tuple[str, int], dict[str, float]] = {}
-    mixtures: dict[str, tuple[float, ...]] = {}
-    problems: list[str] = []
-    last = 0
-    for log in logs:
-        for position, line in enumerate(read_text(log).splitlines(), start=1):
-            if not line.strip():
-                continue
-            try:
-                run, weights, step, domain, loss = _log_line(line, names)
-                if mixtures.setdefault(run, weights) != weights:
-                    raise ValueError(f"run {run!r} has other proportions in an earlier line")
-                if step is None:
-                    last += 1
-                elif cells.setdefault((run, step), {}).setdefault(domain, loss) != loss:
-                    raise ValueError(f"another loss of {run!r}, step {step}, {domain!r} before")
-            except ValueError as error:
-                problems.append(f"{log}: line {position}: {error}")
-    source = " with ".join(map(str, logs))
-    if not cells and not problems:
-        problems.append(f"{source}: no checkpoints with a step")
-    if problems:
-        more = [f"{source}: {len(problems) - 20} more lines"] if len(problems) > 20 else []
-        raise RunsError(*problems[:20], *more)
-    if last:
-        warn(f"{source}: dropped {last} lines of checkpoints named 'last', whose step is unknown")
-    rows = [
-        {"run_id": run, "n_params": PYTHIA_SIZES[_size(run)], "n_tokens": step * tokens_per_step}
-        | {f"weight_{d}": w for d, w in zip(names, mixtures[run], strict=True)}
-        | {f"loss_{d}": losses.get(d, math.nan) for d in names}
-        for (run, step), losses in cells.items()
-    ]
-    rows.sort(key=lambda row: (row["n_params"], _natural(row["run_id"]), row["n_tokens"]))
-    return runs_from_frame(pd.DataFrame(rows), source=source)
 
 
 class Format(NamedTuple):
@@ -375,17 +301,6 @@ def import_runs(name: str, files: Sequence[PathLike], **constants: object) -> Ru
     return kind.read(*files, **stated)
 
 
-def _constants(**stated: float) -> dict[str, float]:
-    problems = [
-        f"{name} must be a positive number, not {value}"
-        for name, value in stated.items()
-        if not (math.isfinite(value) and value > 0)
-    ]
-    if problems:
-        raise RunsError(*problems)
-    return stated
-
-
 def _losses(table: Table, column: str) -> np.ndarray:
     return table.numbers(column, low=0, above=True, blank_allowed=True)
 
@@ -402,18 +317,23 @@ def _ids(table: Table, column: str) -> list[str]:
 
 
 def _id(text: str) -> str:
-    return str(int(float(text))) if re.fullmatch(r"\d+(\.0*)?", text) else text
+    # a whole number that another tool wrote as a float
+    return text.partition(".")[0] if re.fullmatch(r"\d+\.0*", text) else text
 
 
 def _check_pairs(
     mix: Table, mixtures: pd.Index, observed: Table, losses: pd.Index, column: str
 ) -> None:
-    """Note losses without a mixture; warn of mixtures without losses."""
+    """Raise the problems of two tables, losses without a mixture among them.
+
+    Warns of mixtures without losses.
+    """
     known = set(mixtures)
     for row, name in enumerate(losses):
         if name and name not in known:
             message = f"{name!r} is not in {mix.source}"
             observed.note_cell("losses without a mixture", column, row, message)
+    raise_problems(mix, observed)
     if absent := [name for name in mixtures if name and name not in set(losses)]:
         warn(f"{observed.source}: no losses for {len(absent)} runs, left out: {shorten(absent)}")
 
@@ -429,15 +349,15 @@ def _extra_losses(
             continue
         try:
             record = json.loads(line)
-            name, domain = str(int(record["index"]) - 1), _snake(str(record["domain"]))
-            loss = _positive_loss(record["avg_loss"])
+            name, domain = str(int(record["index"]) - 1), snake(str(record["domain"]))
+            loss = positive_loss(record["avg_loss"])
             if name not in ids:
                 raise ValueError(f"index {record['index']}: no mixture has index {name}")
             if domain not in domains:
                 raise ValueError(f"domain {record['domain']!r} is not in the mixtures")
             if domain in observed:
                 raise ValueError(f"domain {record['domain']!r} has losses already")
-            if domain in values.setdefault(domain, {}) or name in values[domain]:
+            if name in values.setdefault(domain, {}):
                 raise ValueError(f"index {record['index']}, {record['domain']!r} appears twice")
             values[domain][name] = loss
         except (KeyError, TypeError):
@@ -449,60 +369,11 @@ def _extra_losses(
     return pd.DataFrame(values)
 
 
-def _log_line(
-    line: str, domains: list[str]
-) -> tuple[str, tuple[float, ...], int | None, str, float]:
-    """Split a line into run, proportions, step (None for `last`), domain and loss."""
-    parts = line.split("\t")
-    if len(parts) != 3:
-        raise ValueError(f"{len(parts)} fields, not checkpoint, validation file and loss")
-    match = re.search(r"([^/]+?)((?:-\d*\.?\d+)+)/(\d+|last)/?$", parts[0].strip())
-    if not match:
-        raise ValueError(f"checkpoint {parts[0]!r} does not end in <run>-<proportions>/<step>")
-    run, step = match[1], match[3]
-    weights = tuple(float(text) for text in match[2].split("-")[1:])
-    if len(weights) != len(domains):
-        raise ValueError(f"{len(weights)} proportions for {len(domains)} domains")
-    if abs(sum(weights) - 1) > 0.005:
-        raise ValueError(f"proportions sum to {sum(weights):.6g}, not 1")
-    if _size(run) not in PYTHIA_SIZES:
-        raise ValueError(f"run {run!r} begins with none of the sizes {', '.join(PYTHIA_SIZES)}")
-    if step == "0":
-        raise ValueError("step 0 has no tokens")
-    domain = _snake(parts[1].strip().split("/")[-1].removesuffix(".bin").split(".")[-1])
-    if domain not in domains:
-        raise ValueError(f"domain {domain!r} is not one of {shorten(domains)}")
-    return run, weights, None if step == "last" else int(step), domain, _positive_loss(parts[2])
-
-
-def _size(run: str) -> str:
-    return run.partition("_")[0]
-
-
-def _positive_loss(cell: object) -> float:
-    try:
-        loss = number(cell)
-    except ValueError:
-        loss = math.nan
-    if not (math.isfinite(loss) and loss > 0):
-        raise ValueError(f"loss {cell!r} is not a positive number")
-    return loss
-
-
 def _with_suffix(cell: object) -> float:
     """Read a count such as 122M."""
     if isinstance(cell, str) and (unit := _UNITS.get(cell.strip()[-1:].upper())):
         return number(cell.strip()[:-1]) * unit
     return number(cell)
-
-
-def _snake(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
-
-
-def _natural(name: str) -> list[tuple[int, str]]:
-    """Sort key by which run 9 comes before run 10."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
 def _warn_ignored(table: Table, used: Sequence[str]) -> None:
