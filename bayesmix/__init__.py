@@ -1,0 +1,1 @@
+"""bayesmix: Bayesian laws of data mixing, with honest intervals."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pymc as pm
 import pytensor.tensor as pt
+import xarray as xr
 
 from bayesmix import law as laws
 from bayesmix import ops
@@ -158,11 +159,16 @@ def _anchored_parameters(runs, ref: Reference, variant, prior):
     irreducible = rest / (1 + odds_b + odds_a)
     capacity = (least_capacity + irreducible * odds_b)[:n_domains]
     noise = least_noise + irreducible * odds_a
+    pm.Deterministic("share_irreducible", irreducible, dims="component")
+    pm.Deterministic("share_capacity", capacity, dims="domain")
+    if variant.noise:
+        pm.Deterministic("share_noise", noise, dims="component")
+    if variant.head:
+        pm.Deterministic("share_head_n", head_n, dims="component")
+        pm.Deterministic("share_head_d", head_d, dims="component")
     E = pm.Deterministic("E", level * irreducible, dims="component")
 
-    b = pm.Deterministic(
-        "b", EXPONENT_MAX * least_capacity[:n_domains] / capacity, dims="domain"
-    )
+    b = pm.Deterministic("b", EXPONENT_MAX * least_capacity[:n_domains] / capacity, dims="domain")
     floor_share = pm.math.sigmoid(prior["floor"].rv("floor_logit"))
     log_H = pm.Deterministic("log_H", pt.log(floor_share) + math.log(runs.n_params.values.min()))
     log_capacity = pt.log(level[:n_domains] * capacity)
@@ -260,3 +266,55 @@ def _likelihood(runs: Runs, log_loss, prior):
         - (dof + size) / 2 * pt.log1p(distance / dof)
     )
     pm.Potential("log_likelihood", log_density.sum())
+
+
+# what the posterior keeps of the random variables: the rest is a rescaling of a Deterministic
+def kept_variables(model: pm.Model) -> list[str]:
+    """Names that a posterior keeps: hyper-parameters and everything in natural units."""
+    raw = {v.name for v in model.free_RVs if v.name.endswith(("_z", "_logit", "_log", "_offset"))}
+    return [v.name for v in model.unobserved_RVs if v.name not in raw]
+
+
+def law_draws(posterior: xr.Dataset, law: str, most: int | None = None) -> dict[str, np.ndarray]:
+    """The kernel's parameters from a posterior, draws of all chains on one leading axis.
+
+    Parameters
+    ----------
+    posterior : Dataset
+        Dims ``chain`` and ``draw``, and those of `build_model`.
+    law : str
+        The variant that was sampled.
+    most : int, optional
+        Keep at most so many draws, evenly spaced.
+
+    Returns
+    -------
+    dict
+        The names in `law.PARAMETERS`, each of shape (S, ...).
+    """
+    n_chains, n_draws = posterior.sizes["chain"], posterior.sizes["draw"]
+    total = n_chains * n_draws
+    keep = np.unique(np.linspace(0, total - 1, min(most or total, total)).astype(int))
+    n_components, n_domains = posterior.sizes["component"], posterior.sizes["domain"]
+    # what a variant lacks: the kernel wants the shapes, and the variant switches the terms off
+    absent = {
+        "log_A": np.zeros(n_components),
+        "a": np.ones(n_components),
+        "tau": np.eye(n_components, n_domains),
+        "log_G": np.zeros(n_components),
+        "g": np.array(1.0),
+        "log_Q": np.zeros(n_components),
+        "q": np.array(1.0),
+    }
+
+    def stacked(name: str) -> np.ndarray:
+        if name not in posterior:
+            return np.broadcast_to(absent[name], (keep.size, *absent[name].shape)).copy()
+        values = posterior[name].values
+        return np.ascontiguousarray(values.reshape(total, *values.shape[2:])[keep])
+
+    return {
+        name: stacked(name)
+        for name in (*laws.PARAMETERS, "sigma", "dof")
+        if name in absent or name in posterior
+    }
