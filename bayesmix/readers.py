@@ -371,8 +371,9 @@ def _extra_losses(
 
 def _with_suffix(cell: object) -> float:
     """Read a count such as 122M."""
-    if isinstance(cell, str) and (unit := _UNITS.get(cell.strip()[-1:].upper())):
-        return number(cell.strip()[:-1]) * unit
+    text = cell.strip() if isinstance(cell, str) else ""
+    if len(text) > 1 and (unit := _UNITS.get(text[-1].upper())):
+        return number(text[:-1]) * unit
     return number(cell)
 
 

@@ -227,10 +227,11 @@ class Runs:
         return int(self.hash[:15], 16)
 
     def __repr__(self) -> str:
-        targets = f" and {len(self.targets)} targets" if self.targets else ""
+        targets = f" and {_counted(len(self.targets), 'target')}" if self.targets else ""
         resolution = f"; weights below {self.weight_resolution:g} printed as 0"
         return (
-            f"Runs: {self.n_runs} runs, {len(self)} rows, {len(self.domains)} domains{targets}; "
+            f"Runs: {_counted(self.n_runs, 'run')}, {_counted(len(self), 'row')}, "
+            f"{len(self.domains)} domains{targets}; "
             f"{_span(self.n_params.values)} parameters; {_span(self.n_tokens.values)} tokens"
             + (resolution if self.weight_resolution else "")
         )
@@ -377,6 +378,10 @@ def _chosen(tokens: np.ndarray, which: str) -> np.ndarray:
     late = tokens[tokens >= _LATE_FROM * tokens[-1]]
     wanted = np.linspace(np.log(late[0]), np.log(late[-1]), _LATE_COUNT)
     return late[np.abs(np.log(late) - wanted[:, None]).argmin(axis=1)]
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'s' * (count != 1)}"
 
 
 def _span(values: np.ndarray) -> str:
