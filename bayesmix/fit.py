@@ -1,5 +1,6 @@
 """Sampling a swarm's model: the fit, its diagnostics, saving and loading."""
 
+import html
 import json
 import os
 import platform
@@ -8,9 +9,8 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import arviz as az
 import numpy as np
 import nutpie
 import pandas as pd
@@ -20,6 +20,7 @@ import xarray as xr
 from bayesmix import law as laws
 from bayesmix import priors as prior_module
 from bayesmix._files import atomic_path
+from bayesmix.diagnostics import Diagnosis, diagnose
 from bayesmix.model import (
     MODEL_VERSION,
     build_model,
@@ -37,37 +38,11 @@ if TYPE_CHECKING:
 
 _PACKAGES = ("bayesmix", "pymc", "pytensor", "nutpie", "arviz", "numba", "numpy")
 _FORMAT = "bayesmix fit"
-# held to R-hat <= 1.01 and ESS >= 400; the rest to R-hat <= 1.02
-_STRICT = ("level", "share_", "a", "b", "g", "q", "dof", "rho")
-_STRICT_ENDS = ("_mean", "_spread", "_kin")
+_STATS = ("diverging", "n_steps", "tree_depth", "depth", "step_size", "logp", "lp")
 
 
 class FitFileError(ValueError):
     """A file that is not a fit, or a fit of another model version."""
-
-
-@dataclass(frozen=True)
-class Diagnosis:
-    """Whether the chains can be trusted.
-
-    Attributes
-    ----------
-    passed : bool
-        True when R-hat <= 1.01 and bulk and tail ESS >= 400 for levels, shares, exponents,
-        hyper-parameters and the predictions at the data, R-hat <= 1.02 for the rest, and
-        divergences are at most 0.1% of the draws.
-    table : DataFrame
-        One row a variable: worst ``r_hat``, ``ess_bulk``, ``ess_tail``, where, and ``ok``.
-    text : str
-        The same in plain words.
-    """
-
-    passed: bool
-    table: pd.DataFrame
-    text: str
-
-    def __repr__(self) -> str:
-        return self.text
 
 
 @dataclass(frozen=True, repr=False)
@@ -105,14 +80,16 @@ class Fit:
 
     def diagnose(self) -> Diagnosis:
         """Check that the chains agree; see `Diagnosis`."""
-        return diagnose(self)
+        checked = self.posterior["posterior"].to_dataset()
+        checked = checked.assign({"predictions at the data": fitted_losses(self)})
+        return diagnose(checked, self.posterior["sample_stats"].to_dataset())
 
-    def predict(self, weights, n_params=None, n_tokens=None, **options) -> "Prediction":
+    def predict(self, weights: Any, *args: Any, **options: Any) -> "Prediction":
         """Losses at any mixture, N and D: see `bayesmix.predict.predict`."""
         # the one arrow that points up the map, so that users find predict on the fit
         from bayesmix.predict import predict
 
-        return predict(self, weights, n_params, n_tokens, **options)
+        return predict(self, weights, *args, **options)
 
     def save(self, path: str | os.PathLike) -> None:
         """Write one NetCDF file, whole or not at all.
@@ -151,7 +128,8 @@ class Fit:
     def _repr_html_(self) -> str:
         table = self.diagnose().table.to_html(float_format="{:.3g}".format)
         first, *rest = repr(self).splitlines()
-        return f"<b>{first}</b><br>{'<br>'.join(rest)}<details><summary>diagnostics</summary>{table}</details>"
+        details = f"<details><summary>diagnostics</summary>{table}</details>"
+        return f"<b>{html.escape(first)}</b><br>{html.escape(' '.join(rest))}{details}"
 
 
 def fit(
@@ -212,7 +190,16 @@ def fit(
     return Fit(_with_observed(tree, runs), runs, law, used)
 
 
-def _sample(model, draws, tune, chains, seed, cores, sampler, progressbar) -> xr.DataTree:
+def _sample(
+    model: pm.Model,
+    draws: int,
+    tune: int,
+    chains: int,
+    seed: int,
+    cores: int,
+    sampler: str,
+    progressbar: bool,
+) -> xr.DataTree:
     """Posterior and sample stats, variables in natural units only."""
     if sampler == "pymc":
         with model:
@@ -224,10 +211,9 @@ def _sample(model, draws, tune, chains, seed, cores, sampler, progressbar) -> xr
                 random_seed=seed,
                 progressbar=progressbar,
                 compute_convergence_checks=False,
-                var_names=kept_variables(model),
             )
     elif sampler == "nutpie":
-        compiled = nutpie.compile_pymc_model(model, var_names=kept_variables(model))
+        compiled = nutpie.compile_pymc_model(model)
         tree = nutpie.sample(
             compiled,
             draws=draws,
@@ -241,12 +227,11 @@ def _sample(model, draws, tune, chains, seed, cores, sampler, progressbar) -> xr
     else:
         raise ValueError(f"unknown sampler {sampler!r}; valid names: nutpie, pymc")
     stats = tree["sample_stats"].to_dataset()
-    keep = [n for n in ("diverging", "n_steps", "tree_depth", "depth", "step_size", "logp", "lp")]
-    posterior = tree["posterior"].to_dataset()
+    posterior = tree["posterior"].to_dataset()[kept_variables(model)]
     return xr.DataTree.from_dict(
         {
             "posterior": posterior,
-            "sample_stats": stats[[n for n in keep if n in stats]],
+            "sample_stats": stats[[n for n in _STATS if n in stats]],
         }
     )
 
@@ -273,7 +258,7 @@ def fitted_losses(fit: Fit) -> xr.DataArray:
     posterior = fit.posterior["posterior"].to_dataset()
     runs, variant = fit.runs, laws.LAWS[fit.law]
     at = laws.points(runs.effective_weights().values, runs.n_params.values, runs.n_tokens.values)
-    draws = law_draws(posterior, fit.law)
+    draws = law_draws(posterior)
     values = laws.evaluate_draws(
         *(draws[name] for name in laws.PARAMETERS), *at.arrays, variant.noise, variant.head
     )
@@ -284,113 +269,6 @@ def fitted_losses(fit: Fit) -> xr.DataArray:
         coords={"component": list(fit.components)},
         attrs={"units": "nats per token"},
     )
-
-
-def diagnose(fit: Fit) -> Diagnosis:
-    """R-hat, effective sample sizes, divergences and disagreeing chains, in plain words."""
-    posterior = fit.posterior["posterior"].to_dataset()
-    checked = posterior.assign({"predictions at the data": fitted_losses(fit)})
-    table = pd.DataFrame([_worst(checked[name]) for name in checked.data_vars]).set_index(
-        "variable"
-    )
-    stats = fit.posterior["sample_stats"]
-    diverging = float(stats["diverging"].mean())
-    n_draws = posterior.sizes["chain"] * posterior.sizes["draw"]
-    passed = bool(table["ok"].all() and diverging <= 0.001)
-    if passed:
-        text = (
-            f"The chains agree: worst R-hat {table['r_hat'].max():.3f}, "
-            f"least ESS {table[['ess_bulk', 'ess_tail']].min().min():.0f}, "
-            f"{diverging * n_draws:.0f} divergences in {n_draws} draws."
-        )
-    else:
-        text = " ".join(_troubles(checked, table, diverging, n_draws))
-    return Diagnosis(passed, table, text)
-
-
-def _worst(values: xr.DataArray) -> dict:
-    """The worst diagnostics over a variable's entries; constant entries need none."""
-    name = str(values.name)
-    varies = values.std(("chain", "draw")) > 0
-    strict = name == "predictions at the data" or (
-        name in _STRICT or name.startswith("share_") or name.endswith(_STRICT_ENDS)
-    )
-    single = values.sizes["chain"] < 2
-    r_hat = xr.full_like(varies, np.nan, dtype=float) if single else _quietly(az.rhat, values)
-    bulk = _quietly(az.ess, values, method="bulk").where(varies)
-    tail = _quietly(az.ess, values, method="tail").where(varies)
-    r_hat = r_hat.where(varies)
-    worst, least_bulk, least_tail = float(r_hat.max()), float(bulk.min()), float(tail.min())
-    if not varies.any():
-        ok = True
-    elif strict:
-        ok = worst <= 1.01 and least_bulk >= 400 and least_tail >= 400
-    else:
-        ok = worst <= 1.02
-    where = ""
-    if r_hat.ndim and bool(r_hat.notnull().any()):
-        where = ", ".join(str(r_hat[dim].values[i]) for dim, i in _argmax(r_hat).items())
-    return {
-        "variable": name,
-        "r_hat": worst,
-        "ess_bulk": least_bulk,
-        "ess_tail": least_tail,
-        "where": where,
-        "strict": strict,
-        "ok": ok,
-    }
-
-
-def _quietly(function, values: xr.DataArray, **options) -> xr.DataArray:
-    """ArviZ divides zero by zero on the entries that are constant, such as tau_ii = 1."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return function(values, **options)
-
-
-def _argmax(values: xr.DataArray) -> dict:
-    return {dim: int(i) for dim, i in values.argmax(values.dims).items()}
-
-
-def _troubles(checked, table, diverging, n_draws) -> list[str]:
-    """One sentence for each way in which the sampler struggled."""
-    said = []
-    failing = table[~table["ok"]].sort_values("r_hat", ascending=False)
-    if len(failing):
-        name, row = failing.index[0], failing.iloc[0]
-        place = f"{name} [{row['where']}]" if row["where"] else name
-        said.append(
-            f"The chains have not converged: {place} has R-hat {row['r_hat']:.3f} and "
-            f"{row['ess_bulk']:.0f} effective draws ({len(failing)} of {len(table)} quantities "
-            "miss their bound). Sample longer (more tune and draws)."
-        )
-        split = _split_chains(checked, failing)
-        if split:
-            said.append(split)
-    if diverging > 0.001:
-        said.append(
-            f"{diverging * n_draws:.0f} of {n_draws} draws diverged: the posterior has places "
-            "that the sampler could not follow; look for outliers in the losses."
-        )
-    return said
-
-
-def _split_chains(checked, failing) -> str:
-    """Name the chains that sit elsewhere, if chains are apart rather than slow."""
-    worst = failing[failing["r_hat"] > 1.2]
-    for name in worst.index:
-        values = checked[name]
-        spread = values.std("draw").mean("chain")
-        means = values.mean("draw")
-        apart = abs(means - means.median("chain")) / spread.where(spread > 0)
-        flags = apart.max([d for d in apart.dims if d != "chain"]) > 3
-        chains = [int(c) for c in flags["chain"].values[flags.values]]
-        if chains:
-            listed = ", ".join(map(str, chains))
-            return (
-                f"The posterior looks multimodal: chain {listed} settled elsewhere for {name}; "
-                "do not average over the chains."
-            )
-    return ""
 
 
 def load(path: str | os.PathLike) -> Fit:

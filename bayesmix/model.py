@@ -275,15 +275,13 @@ def kept_variables(model: pm.Model) -> list[str]:
     return [v.name for v in model.unobserved_RVs if v.name not in raw]
 
 
-def law_draws(posterior: xr.Dataset, law: str, most: int | None = None) -> dict[str, np.ndarray]:
+def law_draws(posterior: xr.Dataset, most: int | None = None) -> dict[str, np.ndarray]:
     """The kernel's parameters from a posterior, draws of all chains on one leading axis.
 
     Parameters
     ----------
     posterior : Dataset
         Dims ``chain`` and ``draw``, and those of `build_model`.
-    law : str
-        The variant that was sampled.
     most : int, optional
         Keep at most so many draws, evenly spaced.
 

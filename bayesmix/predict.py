@@ -1,0 +1,205 @@
+"""The posterior predictive at any mixture, size and horizon."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from bayesmix import law as laws
+from bayesmix.fit import Fit
+from bayesmix.model import law_draws
+from bayesmix.runs import floor_weights
+
+MEAN = "mean"
+# draws x rows x components held at once: about 1 GiB with the noise beside it
+_MOST_CELLS = 60_000_000
+
+
+@dataclass(frozen=True, repr=False)
+class Prediction:
+    """Predictive draws of losses.
+
+    Attributes
+    ----------
+    draws : Dataset
+        ``expected``: the law's loss, nats per token; ``loss``: that of a new run, with its noise.
+        Dims ``draw``, ``row``, ``domain`` (domains, then ``target:<name>``, then ``mean`` over the
+        domains with observed losses); coords ``n_params`` (parameters), ``n_tokens`` (tokens).
+    mixtures : DataFrame
+        The rows asked for, other columns carried through.
+    """
+
+    draws: xr.Dataset
+    mixtures: pd.DataFrame
+
+    def summary(self, prob: float = 0.9) -> pd.DataFrame:
+        """One line a row and domain.
+
+        Parameters
+        ----------
+        prob : float
+            Probability of the equal-tailed intervals, between 0 and 1.
+
+        Returns
+        -------
+        DataFrame
+            ``row, run_id, n_params, n_tokens, domain``; ``mean, sd`` of the expected loss;
+            ``lower, upper``: interval of a new run's loss; ``expected_lower, expected_upper``:
+            of the expected loss; ``prob``. Losses in nats per token.
+
+        Raises
+        ------
+        ValueError
+            If `prob` is not between 0 and 1.
+        """
+        if not 0 < prob < 1:
+            raise ValueError(f"prob must lie between 0 and 1, got {prob}")
+        tails = [(1 - prob) / 2, (1 + prob) / 2]
+        expected, loss = self.draws["expected"], self.draws["loss"]
+        inner, outer = expected.quantile(tails, "draw"), loss.quantile(tails, "draw")
+        columns = {
+            "mean": expected.mean("draw"),
+            "sd": expected.std("draw"),
+            "lower": outer.isel(quantile=0, drop=True),
+            "upper": outer.isel(quantile=1, drop=True),
+            "expected_lower": inner.isel(quantile=0, drop=True),
+            "expected_upper": inner.isel(quantile=1, drop=True),
+        }
+        table = xr.Dataset(columns)
+        frame = table.to_dataframe(dim_order=["row", "domain"]).reset_index()
+        if "run_id" in self.mixtures:
+            frame["run_id"] = self.mixtures["run_id"].to_numpy()[frame["row"]]
+        else:
+            frame["run_id"] = ""
+        frame["prob"] = prob
+        first = ["row", "run_id", "n_params", "n_tokens", "domain"]
+        return frame[[*first, *columns, "prob"]]
+
+    def __repr__(self) -> str:
+        n_rows, n_draws = self.draws.sizes["row"], self.draws.sizes["draw"]
+        means = self.summary()
+        means = means[means["domain"] == MEAN].drop(columns=["domain", "prob"])
+        return (
+            f"Prediction of {n_rows} rows from {n_draws} draws; the mean over domains, nats per "
+            f"token, with 90% equal-tailed intervals:\n{means.head(10).to_string(index=False)}"
+        )
+
+    def _repr_html_(self) -> str:
+        return self.summary().to_html(index=False, max_rows=40, float_format="{:.4g}".format)
+
+
+def predict(
+    fit: Fit,
+    weights: pd.DataFrame | xr.DataArray | Mapping[str, float],
+    n_params: float | None = None,
+    n_tokens: float | None = None,
+    *,
+    seed: int = 0,
+) -> Prediction:
+    """Losses at any mixture, size and horizon.
+
+    Parameters
+    ----------
+    fit : Fit
+        A sampled posterior.
+    weights : DataFrame, DataArray or mapping
+        Mixtures: a table with ``weight_<domain>`` columns, an array with dims (row, domain) or
+        (domain,), or one mixture as {domain: weight}. Weights sum to 1.
+    n_params, n_tokens : float, optional
+        N (parameters) and D (tokens) of every row; else the table's own columns.
+    seed : int
+        Of the run noise.
+
+    Returns
+    -------
+    Prediction
+
+    Raises
+    ------
+    ValueError
+        If domains are missing or unknown, weights do not sum to 1, or N or D is not given.
+    """
+    mixtures = _table(fit, weights, n_params, n_tokens)
+    raw = mixtures[[f"weight_{d}" for d in fit.runs.domains]].to_numpy(float)
+    points = laws.points(
+        floor_weights(raw, fit.runs.weight_resolution),
+        mixtures["n_params"].to_numpy(float),
+        mixtures["n_tokens"].to_numpy(float),
+    )
+    n_components = len(fit.components)
+    draws = law_draws(
+        fit.posterior["posterior"].to_dataset(), most=_MOST_CELLS // (len(raw) * n_components)
+    )
+    variant = laws.LAWS[fit.law]
+    expected = laws.evaluate_draws(
+        *(draws[name] for name in laws.PARAMETERS), *points.arrays, variant.noise, variant.head
+    )
+    rng = np.random.default_rng(seed)
+    noise = rng.standard_t(draws["dof"][:, None, None], size=expected.shape)
+    loss = expected * np.exp(draws["sigma"][:, None, :] * noise)
+    return Prediction(
+        xr.Dataset(
+            {"expected": _named(fit, expected, mixtures), "loss": _named(fit, loss, mixtures)}
+        ),
+        mixtures,
+    )
+
+
+def _named(fit: Fit, values: np.ndarray, mixtures: pd.DataFrame) -> xr.DataArray:
+    """Dims and coords, and the mean over observed domains beside the components."""
+    seen = [fit.components.index(name) for name in fit.observed_components]
+    mean = values[:, :, seen].mean(axis=2, keepdims=True)
+    return xr.DataArray(
+        np.concatenate([values, mean], axis=2),
+        dims=("draw", "row", "domain"),
+        coords={
+            "row": np.arange(len(mixtures)),
+            "domain": [*fit.components, MEAN],
+            "n_params": ("row", mixtures["n_params"].to_numpy(float)),
+            "n_tokens": ("row", mixtures["n_tokens"].to_numpy(float)),
+        },
+        attrs={"units": "nats per token"},
+    )
+
+
+def _table(
+    fit: Fit,
+    weights: pd.DataFrame | xr.DataArray | Mapping[str, float],
+    n_params: float | None,
+    n_tokens: float | None,
+) -> pd.DataFrame:
+    """The mixtures as a table with N and D, checked."""
+    domains = fit.runs.domains
+    if isinstance(weights, pd.DataFrame):
+        table = weights.reset_index(drop=True).copy()
+    elif isinstance(weights, xr.DataArray):
+        rows = weights if "row" in weights.dims else weights.expand_dims("row")
+        rows = rows.transpose("row", "domain")
+        table = pd.DataFrame(rows.values, columns=[f"weight_{d}" for d in rows["domain"].values])
+    else:
+        table = pd.DataFrame([{f"weight_{name}": value for name, value in weights.items()}])
+    given = {c.removeprefix("weight_") for c in table if str(c).startswith("weight_")}
+    if given != set(domains):
+        raise ValueError(
+            f"the mixtures' domains are {', '.join(sorted(given))}; the fit's are "
+            f"{', '.join(domains)}"
+        )
+    values = table[[f"weight_{d}" for d in domains]].to_numpy(float)
+    wrong = np.flatnonzero(~(np.all(values >= 0, axis=1) & (abs(values.sum(axis=1) - 1) <= 0.005)))
+    if wrong.size:
+        row = int(wrong[0])
+        raise ValueError(
+            f"mixture {row + 1}: weights must be non-negative and sum to 1, "
+            f"got {values[row].tolist()}"
+        )
+    table[[f"weight_{d}" for d in domains]] = values / values.sum(axis=1, keepdims=True)
+    for name, value in {"n_params": n_params, "n_tokens": n_tokens}.items():
+        if value is not None:
+            table[name] = float(value)
+        if name not in table:
+            raise ValueError(f"{name} is neither given nor a column of the mixtures")
+        if not (np.isfinite(table[name]) & (table[name] > 0)).all():
+            raise ValueError(f"{name} must be positive and finite in every row")
+    return table
