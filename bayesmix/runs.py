@@ -171,7 +171,7 @@ class Runs:
         if "@" in re.sub(r"\"[^\"]*\"|'[^']*'|`[^`]*`", "", expr):
             raise RunsError(f"{self.source}: condition {expr!r}: @ references are not allowed")
         try:
-            kept = self._frame.eval(expr, engine="python", local_dict={}, global_dict={})
+            kept = self._frame.eval(expr, engine="python")
         except Exception as error:  # pandas raises many kinds, SyntaxError and KeyError among them
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise RunsError(f"{self.source}: condition {expr!r} is invalid: {reason}") from None

@@ -75,6 +75,10 @@ BROKEN = {
         changed("run_id", 3, "a").replace("4e8", "1e8"),
         ["'weight_web'", "row 3", "row 1", "'a'"],
     ),
+    "mixtures a little apart": (
+        changed("weight_web", 2, "0.501"),
+        ["'weight_web'", "row 2", "row 1", "'a'"],
+    ),
     "no run_id": (without("run_id"), ["'run_id' is missing"]),
     "no n_params": (without("n_params"), ["'n_params' is missing"]),
     "no n_tokens": (without("n_tokens"), ["'n_tokens' is missing"]),
@@ -264,6 +268,13 @@ def test_duplicates_are_dropped_and_counted():
     )
 
 
+def test_of_exact_duplicates_the_first_stays():
+    frame = runs_from_frame(cells()).frame
+    with pytest.warns(RunsWarning, match="dropped 2 duplicate rows"):
+        runs = runs_from_frame(pd.concat([frame, frame.iloc[[2, 0]]]))
+    assert runs == runs_from_frame(frame)
+
+
 def test_a_checkpoint_near_another_with_other_losses_stays():
     frame = runs_from_frame(cells()).frame
     near = frame.iloc[:1].assign(n_tokens=2.001e9, loss_web=3.0999)
@@ -387,6 +398,7 @@ def test_where():
         ("run_id > 3", "is invalid"),
         ("n_params < 1", "leaves no rows"),
         ("n_params < @limit", "@ references"),
+        ("n_params < limit", "limit"),
     ],
 )
 def test_where_refuses(expr, reason):
