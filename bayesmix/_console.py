@@ -1,0 +1,84 @@
+"""Around every command: outputs checked before the work, warnings and interrupts kept plain."""
+
+import signal
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import typer
+
+
+class BadInputError(ValueError):
+    """An argument that cannot be used."""
+
+
+def complain(kind: str, message: str) -> None:
+    typer.echo(f"{kind}: {message}", err=True)
+
+
+def check_out(out: Path, *inputs: Path) -> None:
+    """Refuse an output that could not be written, before the work."""
+    if out.is_dir():
+        raise BadInputError(f"{out}: a directory, not a file")
+    if any(out.exists() and path.exists() and out.samefile(path) for path in inputs):
+        raise BadInputError(f"{out}: an input, which would be overwritten")
+    _check_writable(out.parent)
+
+
+def check_folder(out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise BadInputError(f"{out}: a file, not a directory")
+    _check_writable(out.parent)
+    if out.exists():
+        _check_writable(out)
+
+
+def _check_writable(folder: Path) -> None:
+    if not folder.is_dir():
+        raise BadInputError(f"{folder}: no such directory")
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise BadInputError(f"{folder}: cannot be written: {error.strerror}") from None
+
+
+@contextmanager
+def plain_warnings() -> Iterator[None]:
+    """Show warnings about tables as one line each; others as Python shows them."""
+    from bayesmix.runs import RunsWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", RunsWarning)
+        python_shows = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+            if issubclass(category, RunsWarning):
+                complain("warning", str(message))
+            else:
+                python_shows(message, category, *place, **more)
+
+        warnings.showwarning = show
+        yield
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Keep an interrupt an interrupt: the sampler answers one with the draws it has so far."""
+    interrupted = False
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        nonlocal interrupted
+        interrupted = True
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+        if interrupted:
+            raise KeyboardInterrupt

@@ -1,0 +1,359 @@
+"""The commands, thin: check, read, call, write, and say what happened.
+
+Exit codes: 0 done; 2 bad input, nothing written; 3 (`fit`, `demo`) done, but the sampler's
+diagnostics failed; 130 interrupted, nothing written.
+"""
+
+import inspect
+import math
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from typer.exceptions import TyperException
+
+from bayesmix._console import (
+    BadInputError,
+    check_folder,
+    check_out,
+    complain,
+    interruptible,
+    plain_warnings,
+)
+
+# what is slow to import is imported inside the commands
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from bayesmix.fit import Fit
+    from bayesmix.recommend import Recommendation
+
+BAD_INPUT, NOT_CONVERGED = 2, 3
+
+app = typer.Typer(
+    help="Bayesian data-mixing scaling laws: mixtures chosen from small runs.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+data = typer.Typer(help="Swarms that come with bayesmix.")
+app.add_typer(data, name="data")
+
+
+def _positive(text: str) -> float:
+    value = _number(text)
+    if not (value > 0 and math.isfinite(value)):
+        raise typer.BadParameter(f"{text!r} is not a positive number, such as 7e9")
+    return value
+
+
+def _probability(text: str) -> float:
+    value = _number(text)
+    if not 0 < value < 1:
+        raise typer.BadParameter(f"{text!r} is not between 0 and 1")
+    return value
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+Size = Annotated[float, typer.Option(parser=_positive, metavar="N", help="Parameters: 7e9.")]
+Horizon = Annotated[float, typer.Option(parser=_positive, metavar="D", help="Tokens: 1.4e11.")]
+MaybeSize = Annotated[
+    float | None, typer.Option(parser=_positive, metavar="N", help="Parameters: 7e9.")
+]
+MaybeHorizon = Annotated[
+    float | None, typer.Option(parser=_positive, metavar="D", help="Tokens: 1.4e11.")
+]
+FitFile = Annotated[Path, typer.Argument(metavar="FIT.nc", help="What `bayesmix fit` wrote.")]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        The command line's by default.
+
+    Returns
+    -------
+    int
+        The exit code.
+    """
+    try:
+        code = app(arguments, prog_name="bayesmix", standalone_mode=False)
+    except KeyboardInterrupt:
+        code = 130
+    except TyperException as error:
+        complain("error", error.format_message())
+        return error.exit_code
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        complain("error", f"{place}{error.strerror or error}")
+        return BAD_INPUT
+    except ValueError as error:
+        if not _is_bad_input(error):
+            raise
+        complain("error", str(error))
+        return BAD_INPUT
+    if code == 130:
+        complain("error", "interrupted; nothing was written")
+    return code or 0
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"bayesmix {version('bayesmix')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and stop."
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def fit(
+    runs: Annotated[Path, typer.Argument(metavar="RUNS.csv", help="The swarm; CSV or Parquet.")],
+    out: Annotated[Path, typer.Option(help="The fit, conventionally *.nc.")],
+    law: Annotated[str, typer.Option(help="transfer, regression or quantization.")] = "transfer",
+    checkpoints: Annotated[
+        Literal["late", "last", "all"],
+        typer.Option(help="Of each run: at most four over its last 75%, the last, or every one."),
+    ] = "late",
+    draws: Annotated[int, typer.Option(min=1, help="Draws kept of each chain.")] = 1000,
+    tune: Annotated[int, typer.Option(min=1, help="Warm-up draws of each chain.")] = 1000,
+    chains: Annotated[int, typer.Option(min=1)] = 4,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    where: Annotated[
+        str | None, typer.Option(metavar="EXPR", help="Rows to fit, as in 'n_params < 4e8'.")
+    ] = None,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", help="Say nothing but warnings and errors.")
+    ] = False,
+) -> int:
+    """Sample the posterior of a law, given a swarm."""
+    check_out(out, runs)
+    from bayesmix import fit as sample
+    from bayesmix.law import LAWS
+    from bayesmix.runs import read_runs
+
+    if law not in LAWS:
+        raise BadInputError(f"unknown law {law!r}; valid names: {', '.join(LAWS)}")
+    with plain_warnings():
+        swarm = read_runs(runs)
+    if where is not None:
+        swarm = swarm.where(where)
+    swarm = swarm.checkpoints(checkpoints)
+    say = (lambda _: None) if quiet else typer.echo
+    say(repr(swarm))
+    with interruptible():
+        fitted = sample(
+            swarm,
+            law,
+            checkpoints="all",
+            draws=draws,
+            tune=tune,
+            chains=chains,
+            seed=seed,
+            progressbar=not quiet and sys.stderr.isatty(),
+        )
+    diagnosis = fitted.diagnose()
+    fitted.save(out)
+    if diagnosis.passed:
+        say(f"The {law} law is fitted. {diagnosis.text}")
+    else:
+        complain("warning", f"the sampler's diagnostics failed. {diagnosis.text}")
+    say(f"wrote {out}")
+    return 0 if diagnosis.passed else NOT_CONVERGED
+
+
+@app.command()
+def predict(
+    fit: FitFile,
+    mixtures: Annotated[
+        Path, typer.Argument(metavar="MIXTURES.csv", help="Columns weight_<domain>.")
+    ],
+    out: Annotated[Path, typer.Option(help="Predictions, a CSV file.")],
+    n_params: MaybeSize = None,
+    n_tokens: MaybeHorizon = None,
+    prob: Annotated[
+        float, typer.Option(parser=_probability, metavar="P", help="Of the intervals.")
+    ] = 0.9,
+    discrepancy: Annotated[
+        bool, typer.Option("--no-discrepancy", help="Leave out the law's own misfit.")
+    ] = True,
+) -> None:
+    """Predict losses of mixtures, with intervals."""
+    check_out(out, fit, mixtures)
+    from bayesmix._files import atomic_path
+    from bayesmix.fit import load
+    from bayesmix.predict import predict as predict_losses
+    from bayesmix.runs import read_mixtures
+
+    fitted = load(fit)
+    with plain_warnings():
+        table = read_mixtures(mixtures, fitted.runs.domains)
+    for name, value in {"n_params": n_params, "n_tokens": n_tokens}.items():
+        if value is None and name not in table:
+            option = f"--{name.replace('_', '-')}"
+            raise BadInputError(f"{mixtures}: no column {name!r}, and no {option} is given")
+    _warn_of_diagnostics(fitted, fit)
+    known = inspect.signature(predict_losses).parameters
+    options = {} if discrepancy or "discrepancy" not in known else {"discrepancy": False}
+    prediction = predict_losses(fitted, table, n_params, n_tokens, **options)
+    with atomic_path(out) as temporary:
+        prediction.summary(prob).to_csv(temporary, index=False)
+    typer.echo(f"wrote {out}: {len(table)} mixtures, {prob:.0%} equal-tailed intervals")
+
+
+@app.command()
+def recommend(
+    fit: FitFile,
+    out: Annotated[Path, typer.Option(help="The recommendation, a JSON file.")],
+    n_params: Size,
+    n_tokens: Horizon,
+    objective: Annotated[
+        Path | None,
+        typer.Option(help="Weights of losses: .json or .toml {name: weight}, or .csv name,weight."),
+    ] = None,
+    risk: Annotated[str, typer.Option(help="What to minimise over the posterior.")] = "mean",
+    constraints: Annotated[
+        Path | None, typer.Option(help="TOML: [bounds] with <domain> = [lower, upper].")
+    ] = None,
+) -> None:
+    """Recommend a mixture for a run of a given size and horizon."""
+    check_out(out, *(path for path in (fit, objective, constraints) if path))
+    from bayesmix._choices import read_bounds, read_objective
+    from bayesmix.fit import load
+    from bayesmix.recommend import recommend as choose
+
+    if risk != "mean":
+        raise BadInputError(f"risk {risk!r} is not supported yet; supported: mean")
+    fitted = load(fit)
+    weights = read_objective(objective, fitted.components) if objective else None
+    lower, upper = read_bounds(constraints, fitted.runs.domains) if constraints else ({}, {})
+    chosen = choose(
+        fitted, n_params=n_params, n_tokens=n_tokens, objective=weights, lower=lower, upper=upper
+    )
+    for sentence in chosen.warnings:
+        complain("warning", sentence)
+    chosen.to_json(out)
+    _show_recommendation(chosen)
+    typer.echo(f"wrote {out}")
+
+
+@app.command("import")
+def import_(
+    kind: Annotated[
+        str, typer.Argument(metavar="FORMAT", help="regmix, paper, olmix or mixinglaws.")
+    ],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...")],
+    out: Annotated[Path, typer.Option(help="The swarm, .csv or .parquet.")],
+    n_params: MaybeSize = None,
+    n_tokens: MaybeHorizon = None,
+    domains: Annotated[
+        str | None, typer.Option(metavar="A,B,...", help="Domains that the files do not name.")
+    ] = None,
+    prefix: Annotated[str | None, typer.Option(help="Put before every run's name.")] = None,
+) -> None:
+    """Turn another project's tables into a swarm that `bayesmix fit` reads."""
+    check_out(out, *files)
+    if out.suffix.lower() not in (".csv", ".parquet", ".pq"):
+        raise BadInputError(f"{out}: runs are written to .csv or .parquet files")
+    from bayesmix.readers import import_runs
+    from bayesmix.runs import write_runs
+
+    with plain_warnings():
+        swarm = import_runs(
+            kind,
+            files,
+            n_params=n_params,
+            n_tokens=n_tokens,
+            domains=None if domains is None else [name.strip() for name in domains.split(",")],
+            prefix=prefix,
+        )
+    write_runs(swarm, out)
+    typer.echo(f"{swarm!r}\nwrote {out}")
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Directory for what is made.")] = Path("demo-out"),
+) -> int:
+    """Fit a bundled swarm, predict and recommend at ten times its scale."""
+    check_folder(out)
+    from bayesmix.demo import demo as run
+
+    with interruptible():
+        made = run(out, say=typer.echo, progressbar=sys.stderr.isatty())
+    for sentence in made.recommendation.warnings:
+        complain("warning", sentence)
+    _show_recommendation(made.recommendation)
+    typer.echo("\n".join(f"wrote {file}" for file in made.files))
+    if not made.diagnosis.passed:
+        complain("warning", f"the sampler's diagnostics failed. {made.diagnosis.text}")
+    return 0 if made.diagnosis.passed else NOT_CONVERGED
+
+
+@data.command("list")
+def list_() -> None:
+    """List the swarms."""
+    from bayesmix.datasets import list_datasets
+
+    _show_table(list_datasets())
+
+
+def _is_bad_input(error: ValueError) -> bool:
+    from bayesmix.fit import FitFileError
+    from bayesmix.runs import RunsError
+
+    return isinstance(error, BadInputError | FitFileError | RunsError)
+
+
+def _warn_of_diagnostics(fitted: "Fit", path: Path) -> None:
+    diagnosis = fitted.diagnose()
+    if not diagnosis.passed:
+        complain("warning", f"{path}: the sampler's diagnostics failed. {diagnosis.text}")
+
+
+def _show_recommendation(chosen: "Recommendation") -> None:
+    """Print the weights beside how far the draws' own optima spread."""
+    import pandas as pd
+
+    low, high = (chosen.optima.quantile(q, "draw").values for q in (0.05, 0.95))
+    _show_table(
+        pd.DataFrame(
+            {
+                "domain": chosen.weights["domain"].values,
+                "recommended": [f"{weight:.3f}" for weight in chosen.weights.values],
+                "optima of draws, 90% equal-tailed": [
+                    f"{one:.3f} to {other:.3f}" for one, other in zip(low, high, strict=True)
+                ],
+            }
+        )
+    )
+
+
+def _show_table(frame: "pd.DataFrame") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*map(str, frame.columns))
+    for row in frame.itertuples(index=False):
+        table.add_row(*map(str, row))
+    Console().print(table)
