@@ -123,7 +123,7 @@ def allocate(weights, c, b, n_params, floor) -> xr.DataArray:
     >>> x.values.round().tolist()
     [500500.0, 500500.0]
     """
-    if not (np.all(0 < floor) and np.all(floor < np.min(n_params))):
+    if not (np.all(floor > 0) and np.all(floor < np.min(n_params))):
         raise ValueError(f"the floor H must lie between 0 and N, got H = {floor}, N = {n_params}")
     if not (np.all(np.asarray(c) > 0) and np.all(np.asarray(b) > 0)):
         raise ValueError("c and b must be positive")

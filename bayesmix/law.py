@@ -197,6 +197,9 @@ def pullback(
             d_power = math.exp(-q * row_log_d[row])
         for i in range(n_components):
             bar = loss_bar[row, i]
+            # a cell nobody asks for may be infinite (T_i = 0), and 0 times infinity is no number
+            if bar == 0.0:
+                continue
             E_bar[i] += bar
             if i < n_domains:
                 capacity_bar[p, i] += bar
@@ -233,6 +236,8 @@ def pullback(
     if noise:
         for m in range(n_mixtures):
             for i in range(n_components):
+                if log_t_bar[m, i] == 0.0:
+                    continue
                 scaled = log_t_bar[m, i] * math.exp(-log_t[m, i])
                 for j in range(n_domains):
                     tau_bar[i, j] += scaled * mixtures[m, j]
@@ -319,7 +324,10 @@ def objective_draws(
             h, zero, one_n, zero, one_d,
             noise, head,
         )  # fmt: skip
-        value[s] = (loss[0] * objective).sum()
+        value[s] = 0.0
+        for i in range(objective.shape[0]):
+            if objective[i] != 0.0:
+                value[s] += objective[i] * loss[0, i]
         gradient[s] = pullback(
             E[s], log_c[s], b[s], log_A[s], a[s], tau[s], log_G[s], g[s], log_Q[s], q[s], log_H[s],
             h, zero, one_n, zero, one_d,
