@@ -299,8 +299,7 @@ def demo(
     check_folder(out)
     from bayesmix.demo import demo as run
 
-    with interruptible():
-        made = run(out, say=typer.echo, progressbar=sys.stderr.isatty())
+    made = run(out, say=typer.echo, progressbar=sys.stderr.isatty())
     for sentence in made.recommendation.warnings:
         complain("warning", sentence)
     _show_recommendation(made.recommendation)

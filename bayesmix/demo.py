@@ -12,6 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from bayesmix import plots
+from bayesmix._console import interruptible
 from bayesmix.datasets import load_dataset
 from bayesmix.diagnostics import Diagnosis
 from bayesmix.fit import Fit, fit
@@ -60,7 +61,8 @@ def demo(out: Path, *, say: Callable[[str], None] = print, progressbar: bool = F
     runs = load_dataset(SWARM)
     say(f"The swarm {SWARM!r} is simulated: drawn from the law itself with known parameters.")
     say(f"{runs!r}")
-    fitted = fit(runs, progressbar=progressbar)
+    with interruptible():
+        fitted = fit(runs, progressbar=progressbar)
     diagnosis = fitted.diagnose()
     say(diagnosis.text)
     n_params = SCALE * float(runs.n_params.max())
@@ -99,6 +101,6 @@ def _mixtures(runs: Runs, chosen: Recommendation) -> pd.DataFrame:
 
 
 def _save_figure(axes: Axes | np.ndarray, path: Path) -> None:
-    figure = np.ravel(axes)[0].figure
+    figure = (axes if isinstance(axes, Axes) else axes.flat[0]).figure
     figure.savefig(path, dpi=150, bbox_inches="tight")
     plt.close(figure)
