@@ -41,7 +41,7 @@ def prior_fit(
     Returns
     -------
     Fit
-        With one chain of independent draws, and no diagnostics.
+        One chain of independent draws; its diagnostics mean nothing.
 
     Raises
     ------
@@ -64,13 +64,13 @@ def prior_fit(
     }
     used = {dim for of_one in dims.values() for dim in of_one}
     coords = {dim: list(model.coords[dim]) for dim in used}
+    tree = {
+        "posterior": xr.Dataset(variables, coords),
+        "sample_stats": xr.Dataset({"diverging": (("chain", "draw"), np.zeros((1, draws), bool))}),
+    }
     ref = reference(runs)
-    return Fit(
-        xr.DataTree.from_dict({"posterior": xr.Dataset(variables, coords)}),
-        runs,
-        law,
-        replace_priors(default_priors(ref.n_params, ref.n_tokens), priors),
-    )
+    used = replace_priors(default_priors(ref.n_params, ref.n_tokens), priors)
+    return Fit(xr.DataTree.from_dict(tree), runs, law, used)
 
 
 def prior_predictive(

@@ -59,7 +59,7 @@ def panels(
     n_columns: int,
     panel: tuple[float, float],
     **options: Any,
-) -> tuple[np.ndarray, Figure | None, int]:
+) -> tuple[np.ndarray, Figure | None]:
     """`count` panels: those given, or a new grid without the cells that are left over.
 
     Parameters
@@ -82,8 +82,6 @@ def panels(
     axes : array of Axes, shape (count,)
     figure : Figure or None
         The new one, if there is one.
-    n_columns : int
-        1 for panels that were given: each stands alone.
 
     Raises
     ------
@@ -94,7 +92,7 @@ def panels(
         axes = np.atleast_1d(np.asarray(ax, dtype=object)).ravel()
         if len(axes) != count:
             raise ValueError(f"this plot has {count} panels, got {len(axes)} Axes")
-        return axes, None, 1
+        return axes, None
     n_rows = math.ceil(count / n_columns)
     size = figsize or (panel[0] * n_columns, panel[1] * n_rows)
     figure, grid = plt.subplots(
@@ -103,14 +101,13 @@ def panels(
     axes = grid.ravel()
     for spare in axes[count:]:
         spare.remove()
-    return axes[:count], figure, n_columns
+    return axes[:count], figure
 
 
-def label_outer(axes: np.ndarray, n_columns: int, xlabel: str, ylabel: str) -> None:
-    """Label the panels at the left and the lowest of each column."""
+def label_outer(axes: np.ndarray, n_columns: int | None, xlabel: str, ylabel: str) -> None:
+    """Label the panels at the left and the lowest of each column; without a grid, all."""
     for i, ax in enumerate(axes):
-        if i % n_columns == 0:
+        if n_columns is None or i % n_columns == 0:
             ax.set_ylabel(ylabel)
-        if i + n_columns >= len(axes):
+        if n_columns is None or i + n_columns >= len(axes):
             ax.set_xlabel(xlabel)
-            ax.tick_params(labelbottom=True)

@@ -39,6 +39,14 @@ def plot_diagnostics(
     ------
     ValueError
         If there are not two Axes.
+
+    Examples
+    --------
+    >>> from bayesmix.datasets import load_dataset
+    >>> from bayesmix.prior_predictive import prior_fit
+    >>> drawn = prior_fit(load_dataset("simulated"), draws=20)  # any fit; here the prior
+    >>> plot_diagnostics(drawn)[1].get_title()
+    '0 divergences in 20 draws'
     """
     diagnosis = fit.diagnose()
     table = diagnosis.table.iloc[::-1]
@@ -46,7 +54,7 @@ def plot_diagnostics(
     divergences, n_draws = int(stats.sum()), int(stats.size)
 
     height = 0.2 * len(table) + 1.8
-    axes, _, _ = panels(2, ax, figsize, n_columns=2, panel=(4.2, height), sharey=True)
+    axes, _ = panels(2, ax, figsize, n_columns=2, panel=(4.2, height), sharey=True)
     rows = np.arange(len(table))
     edges = np.where(table["ok"], "C0", ACCENT)
     faces = np.where(table["strict"], edges, "white")

@@ -73,9 +73,8 @@ def plot_fit(
     seen = np.flatnonzero(np.isfinite(observed).any(axis=0))
 
     side = math.ceil(math.sqrt(len(seen)))
-    axes, figure, n_columns = panels(
-        len(seen), ax, figsize, n_columns=side, panel=(2.5, 2.2), sharey=relative
-    )
+    axes, figure = panels(len(seen), ax, figsize, n_columns=side, panel=(2.5, 2.2), sharey=relative)
+    grid = side if figure is not None else None
     sizes = runs.n_params.values
     colours = _colours(sizes)
     for panel_ax, i in zip(axes, seen, strict=True):
@@ -103,9 +102,9 @@ def plot_fit(
         panel_ax.set_title(f"{fit.components[i]}: {100 * (1 - outside.mean()):.0f}% inside", size=9)
         panel_ax.locator_params(nbins=5)
     if relative:
-        label_outer(axes, n_columns, f"fitted {LOSS_LABEL}", "relative error, %")
+        label_outer(axes, grid, f"fitted {LOSS_LABEL}", "relative error, %")
     else:
-        label_outer(axes, n_columns, f"observed {LOSS_LABEL}", f"fitted {LOSS_LABEL}")
+        label_outer(axes, grid, f"observed {LOSS_LABEL}", f"fitted {LOSS_LABEL}")
     _legend(axes, figure, sizes, colours, prob)
     return axes
 

@@ -69,7 +69,7 @@ def plot_mechanisms(
     shown = {name: title for name, title in MECHANISMS.items() if name in posterior}
     names = list(fit.components)
     height = 0.34 * len(names) + 1.6
-    axes, figure, _ = panels(
+    axes, figure = panels(
         len(shown), ax, figsize, n_columns=len(shown), panel=(2.3, height), sharey=True
     )
     for panel, (name, title) in zip(axes, shown.items(), strict=True):

@@ -79,7 +79,7 @@ def plot_prior_predictive(
         raise ValueError(f"unknown domain {component!r}; valid names: {', '.join(runs.domains)}")
     at = names.index(component)
     drawn = prior_fit(runs, law, priors, draws, seed)
-    axes, _, _ = panels(3, ax, figsize, n_columns=3, panel=(3.6, 3.4), sharey=True)
+    axes, _ = panels(3, ax, figsize, n_columns=3, panel=(3.6, 3.4), sharey=True)
 
     least = 1e-3  # a log axis has no place for 0: such runs are drawn at its left end
     own = np.maximum(runs.weights.values[:, at], least)

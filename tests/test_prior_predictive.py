@@ -1,0 +1,104 @@
+"""Prior draws follow the stated priors, and the law at the reference point."""
+
+import math
+
+import numpy as np
+import pytest
+import scipy.stats
+from synthetic import swarm
+
+from bayesmix import Gamma, LogNormal, Normal
+from bayesmix.model import observed_log_loss, reference
+from bayesmix.prior_predictive import predict_prior, prior_fit, prior_predictive
+
+DOMAINS = ("web", "code", "books")
+DISTRIBUTIONS = {
+    Normal: lambda p: scipy.stats.norm(p.mu, p.sigma),
+    LogNormal: lambda p: scipy.stats.lognorm(p.sigma, scale=math.exp(p.mu)),
+    Gamma: lambda p: scipy.stats.gamma(p.alpha, scale=1 / p.beta),
+}
+
+
+@pytest.fixture(scope="module")
+def runs():
+    return swarm(DOMAINS, ("exam",), unobserved=("books",))
+
+
+@pytest.fixture(scope="module")
+def drawn(runs):
+    return prior_fit(runs, draws=400, seed=1)
+
+
+def test_hyper_parameters_follow_their_priors(drawn):
+    posterior = drawn.posterior["posterior"]
+    # kept in another form: level, g and q
+    checked = [n for n in drawn.priors if n in posterior and n not in ("level", "g", "q")]
+    assert {"capacity_mean", "tau_spread", "sigma_mean"} <= set(checked)
+    for name in checked:
+        prior = DISTRIBUTIONS[type(drawn.priors[name])](drawn.priors[name])
+        assert scipy.stats.kstest(posterior[name].values[0], prior.cdf).pvalue > 1e-3, name
+
+
+def test_levels_are_centred_on_median_losses(runs, drawn):
+    observed = observed_log_loss(runs)
+    level = np.log(drawn.posterior["posterior"]["level"].values[0])
+    prior = drawn.priors["level"]
+    for i in (0, 1, 3):
+        distribution = scipy.stats.norm(np.median(observed[:, i]) + prior.mu, prior.sigma)
+        assert scipy.stats.kstest(level[:, i], distribution.cdf).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("law", ["transfer", "regression", "quantization"])
+def test_the_law_at_the_reference_is_the_level_split_in_shares(runs, law):
+    drawn = prior_fit(runs, law, draws=50, seed=2)
+    ref = reference(runs)
+    weights = {f"weight_{d}": [w] for d, w in zip(runs.domains, ref.weights, strict=True)}
+    point = runs.frame.iloc[:1].assign(**weights, n_params=ref.n_params, n_tokens=ref.n_tokens)
+    at_reference = predict_prior(drawn, point)["expected"].values[:, 0]
+    posterior = drawn.posterior["posterior"].to_dataset()
+    np.testing.assert_allclose(at_reference, posterior["level"].values[0], rtol=1e-9)
+    shares = [
+        posterior[n].rename(domain="component") if "domain" in posterior[n].dims else posterior[n]
+        for n in posterior
+        if str(n).startswith("share_")
+    ]
+    total = sum(share.reindex(component=list(drawn.components), fill_value=0) for share in shares)
+    np.testing.assert_allclose(total, 1, rtol=1e-9)
+
+
+def test_losses_of_the_runs(runs):
+    prior = prior_predictive(runs, draws=30, seed=4)
+    assert dict(prior["expected"].sizes) == {"draw": 30, "row": len(runs), "component": 4}
+    assert prior["component"].values.tolist() == [*DOMAINS, "target:exam"]
+    drawn = prior_fit(runs, draws=30, seed=4)
+    table = drawn.predict(runs.frame).draws["expected"].sel(domain=list(drawn.components))
+    np.testing.assert_array_equal(prior["expected"], table)
+    assert (prior["expected"] > 0).all()
+    assert (prior["loss"] != prior["expected"]).all()
+
+
+def test_priors_are_replaced_by_name(runs):
+    prior = prior_predictive(runs, priors={"level": Normal(1.0, 1e-9)}, draws=3)
+    medians = np.nanmedian(observed_log_loss(runs)[:, 0])
+    np.testing.assert_allclose(prior["level"].sel(component="web"), math.exp(medians + 1))
+
+
+def test_seeds(runs):
+    first, again, other = (prior_fit(runs, draws=5, seed=s).posterior for s in (7, 7, 8))
+    assert first["posterior"].to_dataset().identical(again["posterior"].to_dataset())
+    assert not np.any(first["posterior"]["level"].values == other["posterior"]["level"].values)
+
+
+def test_a_single_draw_has_the_same_shape(runs):
+    assert dict(prior_fit(runs, draws=1).posterior["posterior"]["tau"].sizes) == {
+        "chain": 1, "draw": 1, "component": 4, "source": 3,
+    }  # fmt: skip
+
+
+def test_bad_arguments(runs):
+    with pytest.raises(ValueError, match="unknown law 'nope'; valid names: quantization"):
+        prior_predictive(runs, "nope")
+    with pytest.raises(ValueError, match="unknown prior 'nope'; valid names: level"):
+        prior_predictive(runs, priors={"nope": Normal(0.0, 1.0)})
+    with pytest.raises(ValueError, match="draws must be at least 1, got 0"):
+        prior_predictive(runs, draws=0)
