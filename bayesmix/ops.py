@@ -53,9 +53,8 @@ class LawOp(Op):
         return [*bars, *(disconnected_type() for _ in inputs[_N_PARAMETERS:])]
 
     def connection_pattern(self, node):
-        from_parameters = [True] + [False] * 4
-        points = [[False] * 5] * (len(node.inputs) - _N_PARAMETERS)
-        return [from_parameters] * _N_PARAMETERS + points
+        n_points = len(node.inputs) - _N_PARAMETERS
+        return [[True] * 5] * _N_PARAMETERS + [[False] * 5] * n_points
 
 
 class LawPullbackOp(Op):
