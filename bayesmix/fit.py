@@ -223,6 +223,9 @@ def _sample(
             seed=seed,
             progress_bar=progressbar,
             save_warmup=False,
+            # NUTS turns back too early where some directions are much longer than most: one
+            # doubling more gave 10 times the ESS for 4 times the steps on 17 domains
+            extra_doublings=1,
         )
     else:
         raise ValueError(f"unknown sampler {sampler!r}; valid names: nutpie, pymc")

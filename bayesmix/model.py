@@ -61,6 +61,18 @@ def observed_log_loss(runs: Runs) -> np.ndarray:
     return np.log(np.concatenate([runs.losses.values, runs.target_losses.values], axis=1))
 
 
+def usable_cells(runs: Runs, variant: laws.Variant) -> np.ndarray:
+    """Cells that the likelihood uses, shape (R, C): observed, and finite under the law.
+
+    Without transfer a domain at weight 0 has no effective tokens and an infinite loss; Dai &
+    Zheng drop such cells.
+    """
+    usable = np.isfinite(observed_log_loss(runs))
+    if variant.noise and not variant.transfer:
+        usable[:, : len(runs.domains)] &= runs.effective_weights().values > 0
+    return usable
+
+
 def build_model(
     runs: Runs, law: str = "transfer", priors: Mapping[str, Prior] | None = None
 ) -> pm.Model:
@@ -102,7 +114,7 @@ def build_model(
             runs.effective_weights().values, runs.n_params.values, runs.n_tokens.values
         )
         log_loss = pt.log(ops.losses(parameters, at, variant))
-        _likelihood(runs, log_loss, prior)
+        _likelihood(runs, log_loss, prior, usable_cells(runs, variant))
     return model
 
 
@@ -222,14 +234,27 @@ def _log_medians(runs: Runs) -> np.ndarray:
     return np.where(seen, medians, medians[seen].mean())
 
 
-def _likelihood(runs: Runs, log_loss, prior):
+def weight_doubt(weights: np.ndarray, resolution: float, n_components: int) -> np.ndarray:
+    """Doubt about the log of each domain's own weight, shape (R, C): 1 where it was not seen.
+
+    A weight printed to a resolution is uncertain by ``resolution / sqrt(3)``; that of a domain at
+    0 by a factor of e or so, and no law is at its best on a domain that was never seen.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        printed = resolution / (resolution + math.sqrt(3) * weights)
+    doubt = np.zeros((len(weights), n_components))
+    doubt[:, : weights.shape[1]] = np.where(weights > 0, printed, 1.0)
+    return doubt
+
+
+def _likelihood(runs: Runs, log_loss, prior, usable: np.ndarray):
     """Student-t noise in log loss; the checkpoints of a run and component are correlated.
 
     The run-level effect is integrated out: the n checkpoints of one run and component are
     multivariate t with scale ``sigma_i^2 ((1 - rho) I + rho 1 1')``; for n = 1 that is a t.
     """
     observed = observed_log_loss(runs)
-    row, component = np.nonzero(np.isfinite(observed))
+    row, component = np.nonzero(usable)
     mean = prior["sigma_mean"].rv("sigma_mean")
     spread = prior["sigma_spread"].rv("sigma_spread")
     sigma = pm.Deterministic(
@@ -237,15 +262,25 @@ def _likelihood(runs: Runs, log_loss, prior):
         pt.exp(pm.Normal("sigma_log", mean, spread, dims="component")),
         dims="component",
     )
+    scale = sigma[component]
+    doubt = weight_doubt(runs.weights.values, runs.weight_resolution, observed.shape[1])
+    if doubt.any():
+        mean, spread = (
+            prior["doubt_mean"].rv("doubt_mean"),
+            prior["doubt_spread"].rv("doubt_spread"),
+        )
+        kappa = pm.Deterministic(
+            "sigma_weight",
+            pt.exp(pm.Normal("doubt_log", mean, spread, dims="component")),
+            dims="component",
+        )
+        scale = pt.sqrt(scale**2 + (kappa[component] * doubt[row, component]) ** 2)
     dof = prior["dof"].rv("dof")
 
     run_code = np.unique(runs.run_ids.values, return_inverse=True)[1]
     group_code = run_code[row] * observed.shape[1] + component
-    group_first, group, size = np.unique(
-        group_code, return_index=True, return_inverse=True, return_counts=True
-    )[1:]
-    error = (pt.constant(observed[row, component]) - log_loss[row, component]) / sigma[component]
-    log_scale = pt.log(sigma)[component[group_first]]
+    _, group, size = np.unique(group_code, return_inverse=True, return_counts=True)
+    error = (pt.constant(observed[row, component]) - log_loss[row, component]) / scale
     if size.max() > 1:
         rho = pm.Deterministic(
             "rho", pm.math.sigmoid(prior["checkpoint_correlation"].rv("rho_logit"))
@@ -261,11 +296,10 @@ def _likelihood(runs: Runs, log_loss, prior):
         pt.gammaln((dof + size) / 2)
         - pt.gammaln(dof / 2)
         - size / 2 * pt.log(dof * math.pi)
-        - size * log_scale
         - log_det / 2
         - (dof + size) / 2 * pt.log1p(distance / dof)
     )
-    pm.Potential("log_likelihood", log_density.sum())
+    pm.Potential("log_likelihood", log_density.sum() - pt.log(scale).sum())
 
 
 # what the posterior keeps of the random variables: the rest is a rescaling of a Deterministic
@@ -303,6 +337,7 @@ def law_draws(posterior: xr.Dataset, most: int | None = None) -> dict[str, np.nd
         "g": np.array(1.0),
         "log_Q": np.zeros(n_components),
         "q": np.array(1.0),
+        "sigma_weight": np.zeros(n_components),
     }
 
     def stacked(name: str) -> np.ndarray:
@@ -311,8 +346,4 @@ def law_draws(posterior: xr.Dataset, most: int | None = None) -> dict[str, np.nd
         values = posterior[name].values
         return np.ascontiguousarray(values.reshape(total, *values.shape[2:])[keep])
 
-    return {
-        name: stacked(name)
-        for name in (*laws.PARAMETERS, "sigma", "dof")
-        if name in absent or name in posterior
-    }
+    return {name: stacked(name) for name in (*laws.PARAMETERS, "sigma", "sigma_weight", "dof")}

@@ -9,7 +9,7 @@ import xarray as xr
 
 from bayesmix import law as laws
 from bayesmix.fit import Fit
-from bayesmix.model import law_draws
+from bayesmix.model import law_draws, weight_doubt
 from bayesmix.runs import floor_weights
 
 MEAN = "mean"
@@ -58,10 +58,11 @@ class Prediction:
             raise ValueError(f"prob must lie between 0 and 1, got {prob}")
         tails = [(1 - prob) / 2, (1 + prob) / 2]
         expected, loss = self.draws["expected"], self.draws["loss"]
-        inner, outer = expected.quantile(tails, "draw"), loss.quantile(tails, "draw")
+        # a blank among the draws is a blank, not a smaller sample
+        inner, outer = (x.quantile(tails, "draw", skipna=False) for x in (expected, loss))
         columns = {
-            "mean": expected.mean("draw"),
-            "sd": expected.std("draw"),
+            "mean": expected.mean("draw", skipna=False),
+            "sd": expected.std("draw", skipna=False),
             "lower": outer.isel(quantile=0, drop=True),
             "upper": outer.isel(quantile=1, drop=True),
             "expected_lower": inner.isel(quantile=0, drop=True),
@@ -123,22 +124,49 @@ def predict(
     """
     mixtures = _table(fit, weights, n_params, n_tokens)
     raw = mixtures[[f"weight_{d}" for d in fit.runs.domains]].to_numpy(float)
+    return predict_at(fit, raw, mixtures, resolution=fit.runs.weight_resolution, seed=seed)
+
+
+def predict_at(
+    fit: Fit,
+    weights: np.ndarray,
+    mixtures: pd.DataFrame,
+    *,
+    resolution: float = 0.0,
+    seed: int = 0,
+) -> Prediction:
+    """`predict` for weights that are exact, or printed to a resolution.
+
+    Parameters
+    ----------
+    fit : Fit
+    weights : array, shape (R, K)
+        Fractions that sum to 1.
+    mixtures : DataFrame
+        R rows, with ``n_params``, ``n_tokens`` and what is to be carried through.
+    resolution : float
+        0 where a zero is a zero; else one that was printed is an unknown below it.
+    seed : int
+        Of the run noise.
+    """
     points = laws.points(
-        floor_weights(raw, fit.runs.weight_resolution),
+        floor_weights(weights, resolution),
         mixtures["n_params"].to_numpy(float),
         mixtures["n_tokens"].to_numpy(float),
     )
-    n_components = len(fit.components)
-    draws = law_draws(
-        fit.posterior["posterior"].to_dataset(), most=_MOST_CELLS // (len(raw) * n_components)
-    )
+    most = max(_MOST_CELLS // (len(weights) * len(fit.components)), 1)
+    draws = law_draws(fit.posterior["posterior"].to_dataset(), most=most)
     variant = laws.LAWS[fit.law]
     expected = laws.evaluate_draws(
         *(draws[name] for name in laws.PARAMETERS), *points.arrays, variant.noise, variant.head
     )
+    # without tokens of any use a loss is infinite under some laws: a blank
+    expected[~np.isfinite(expected)] = np.nan
     rng = np.random.default_rng(seed)
     noise = rng.standard_t(draws["dof"][:, None, None], size=expected.shape)
-    loss = expected * np.exp(draws["sigma"][:, None, :] * noise)
+    doubt = weight_doubt(weights, resolution, expected.shape[2])
+    scale = np.hypot(draws["sigma"][:, None, :], draws["sigma_weight"][:, None, :] * doubt)
+    loss = expected * np.exp(scale * noise)
     return Prediction(
         xr.Dataset(
             {"expected": _named(fit, expected, mixtures), "loss": _named(fit, loss, mixtures)}
@@ -150,7 +178,12 @@ def predict(
 def _named(fit: Fit, values: np.ndarray, mixtures: pd.DataFrame) -> xr.DataArray:
     """Dims and coords, and the mean over observed domains beside the components."""
     seen = [fit.components.index(name) for name in fit.observed_components]
-    mean = values[:, :, seen].mean(axis=2, keepdims=True)
+    # with targets alone there is no such mean
+    mean = (
+        values[:, :, seen].mean(axis=2, keepdims=True)
+        if seen
+        else np.full((*values.shape[:2], 1), np.nan)
+    )
     return xr.DataArray(
         np.concatenate([values, mean], axis=2),
         dims=("draw", "row", "domain"),
@@ -180,7 +213,7 @@ def _table(
         table = pd.DataFrame(rows.values, columns=[f"weight_{d}" for d in rows["domain"].values])
     else:
         table = pd.DataFrame([{f"weight_{name}": value for name, value in weights.items()}])
-    given = {c.removeprefix("weight_") for c in table if str(c).startswith("weight_")}
+    given = {str(c).removeprefix("weight_") for c in table if str(c).startswith("weight_")}
     if given != set(domains):
         raise ValueError(
             f"the mixtures' domains are {', '.join(sorted(given))}; the fit's are "
@@ -200,6 +233,13 @@ def _table(
             table[name] = float(value)
         if name not in table:
             raise ValueError(f"{name} is neither given nor a column of the mixtures")
-        if not (np.isfinite(table[name]) & (table[name] > 0)).all():
-            raise ValueError(f"{name} must be positive and finite in every row")
+        numbers = pd.to_numeric(table[name], errors="coerce").to_numpy(float)
+        wrong = np.flatnonzero(~(np.isfinite(numbers) & (numbers > 0)))
+        if wrong.size:
+            row = int(wrong[0])
+            raise ValueError(
+                f"mixture {row + 1}: {name} must be positive and finite, "
+                f"got {table[name].iloc[row]!r}"
+            )
+        table[name] = numbers
     return table

@@ -141,6 +141,9 @@ def default_priors(n_params: float, n_tokens: float) -> dict[str, Prior]:
         # log of the scale of the noise in log loss: 0.2% to 2% are seen
         "sigma_mean": Normal(math.log(0.006), 0.8),
         "sigma_spread": spread,
+        # scale of log loss per unit of doubt in the log of the domain's own weight
+        "doubt_mean": Normal(math.log(0.01), 1.0),
+        "doubt_spread": LogNormal(0.0, 0.4),
         "dof": Gamma(2.0, 0.1),
         # logit of the correlation of a run's checkpoints, domain by domain
         "checkpoint_correlation": Normal(1.0, 1.0),
