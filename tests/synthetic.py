@@ -31,6 +31,7 @@ _DIMS = {
     "log_G": ("component",),
     "log_Q": ("component",),
     "sigma": ("component",),
+    "sigma_weight": ("component",),
 }
 
 

@@ -1,0 +1,214 @@
+"""What a recommendation knows: its draws, and the ways to read, print and write them."""
+
+import html
+import json
+import math
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from bayesmix._files import atomic_path
+from bayesmix.predict import Prediction
+
+PROB = 0.9  # of every interval that is printed or written
+KIND = "equal-tailed"
+
+
+@dataclass(frozen=True, repr=False)
+class Recommendation:
+    """A mixture for a run of N parameters and D tokens, and what is known about it.
+
+    Attributes
+    ----------
+    weights : DataArray, dim (domain)
+        The mixture that minimises the posterior mean of the objective; fractions.
+    loss : DataArray, dim (draw)
+        The objective's expected loss there, nats per token times the objective's weights.
+    losses : Prediction
+        Every loss there, of one row.
+    optima : DataArray, dims (draw, domain)
+        The optimum of every posterior draw.
+    objective : dict
+        {domain or ``target:<name>``: weight}.
+    bounds : Dataset, dim (domain)
+        ``lower``, ``upper``, and ``active``: which of them the recommendation rests on, or "".
+    baselines : Dataset, dims (baseline, domain, draw)
+        ``weights`` of other mixtures, and ``difference``: the recommendation's objective less
+        theirs, draw by draw, so that negative is better. ``uniform``; ``best_observed``: of the
+        swarm's mixtures the one with the least posterior mean; ``swarm_mean``. Coord ``run_id``.
+    warnings : tuple of str
+        Sentences that the reader should see.
+    convergence : dict
+        ``residual``: KKT residual of the recommendation (0 at an optimum); ``starts`` of the
+        search and how many ``agreed``; ``draws_residual``: the worst of the draws' optima, and
+        ``draws_converged``: the share of them below 1e-6.
+    provenance : dict
+        N, D, law, seed, number of draws, hash of the runs, versions.
+    """
+
+    weights: xr.DataArray
+    loss: xr.DataArray
+    losses: Prediction
+    optima: xr.DataArray
+    objective: dict[str, float]
+    bounds: xr.Dataset
+    baselines: xr.Dataset
+    warnings: tuple[str, ...]
+    convergence: dict[str, float]
+    provenance: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the draws, in plain types; intervals carry ``prob`` and ``interval``."""
+        label = {"prob": PROB, "interval": KIND}
+        names = [str(name) for name in self.weights["domain"].values]
+        optima = {name: self.optima.sel(domain=name) for name in names}
+        return {
+            "weights": dict(zip(names, self.weights.values.tolist(), strict=True)),
+            "objective": dict(self.objective),
+            "risk": "mean",
+            "loss": {
+                **_moments(self.loss),
+                **_interval(self._new_run(), ""),
+                **_interval(self.loss, "expected_"),
+                **label,
+                "domains": {row.pop("domain"): row for row in self._domain_losses()},
+            },
+            "optima": {
+                "domains": {n: {**_moments(x), **_interval(x, "")} for n, x in optima.items()},
+                **label,
+            },
+            "baselines": {
+                name: {
+                    "weights": dict(zip(names, one["weights"].values.tolist(), strict=True)),
+                    **({"run_id": str(one["run_id"].item())} if one["run_id"].item() else {}),
+                    "difference": {
+                        **_moments(one["difference"]),
+                        **_interval(one["difference"], ""),
+                        **label,
+                    },
+                }
+                for name, one in self._baselines()
+            },
+            "constraints": {
+                "bounds": {
+                    name: {
+                        "lower": float(self.bounds["lower"].sel(domain=name)),
+                        "upper": float(self.bounds["upper"].sel(domain=name)),
+                        "active": str(self.bounds["active"].sel(domain=name).item()) or None,
+                    }
+                    for name in names
+                }
+            },
+            "warnings": list(self.warnings),
+            "convergence": dict(self.convergence),
+            "provenance": self.provenance,
+        }
+
+    def to_json(self, path: str | os.PathLike) -> None:
+        """Write `to_dict` as JSON, whole or not at all.
+
+        Parameters
+        ----------
+        path : path
+            Replaced if it exists.
+        """
+        text = json.dumps(_finite(self.to_dict()), indent=2, allow_nan=False)
+        with atomic_path(path) as temporary:
+            temporary.write_text(text + "\n")
+
+    def table(self) -> pd.DataFrame:
+        """One line a domain: recommended weight, interval of the draws' optima, active bound."""
+        low, high = np.quantile(self.optima.values, _tails(), axis=0)
+        return pd.DataFrame(
+            {
+                "domain": self.weights["domain"].values,
+                "weight": self.weights.values,
+                "optima_lower": low,
+                "optima_upper": high,
+                "active": self.bounds["active"].values,
+            }
+        )
+
+    def _baselines(self) -> list[tuple[str, xr.Dataset]]:
+        names = self.baselines["baseline"].values
+        return [(str(name), self.baselines.sel(baseline=name)) for name in names]
+
+    def _new_run(self) -> xr.DataArray:
+        """The objective of a new run, its noise included, draw by draw."""
+        drawn = self.losses.draws["loss"].isel(row=0, drop=True)
+        counted = {name: weight for name, weight in self.objective.items() if weight > 0}
+        names = list(counted)
+        weights = xr.DataArray(list(counted.values()), {"domain": names}, "domain")
+        return (drawn.sel(domain=names) * weights).sum("domain", skipna=False)
+
+    def _domain_losses(self) -> list[dict[str, Any]]:
+        summary = self.losses.summary(PROB)
+        kept = ["domain", "mean", "sd", "lower", "upper", "expected_lower", "expected_upper"]
+        return [{str(k): v for k, v in row.items()} for row in summary[kept].to_dict("records")]
+
+    def _sentences(self) -> list[str]:
+        """What a reader needs beside the table of weights."""
+        said = [
+            f"Expected loss {_around(self.loss)}; of a new run {_between(self._new_run())} "
+            f"(nats per token, {PROB:.0%} {KIND} intervals)."
+        ]
+        for name, one in self._baselines():
+            run = f" {one['run_id'].item()}" if one["run_id"].item() else ""
+            said.append(
+                f"Less that of {name.replace('_', ' ')}{run}: {_around(one['difference'])}."
+            )
+        return [*said, *(f"Warning: {warning}" for warning in self.warnings)]
+
+    def __repr__(self) -> str:
+        where = self.provenance
+        table = self.table().to_string(index=False, float_format="{:.4f}".format)
+        return "\n".join(
+            [
+                f"Recommendation for {where['n_params']:.3g} parameters and "
+                f"{where['n_tokens']:.3g} tokens; with the draws' optima, {PROB:.0%} {KIND}:",
+                table,
+                *self._sentences(),
+            ]
+        )
+
+    def _repr_html_(self) -> str:
+        first = html.escape(repr(self).splitlines()[0])
+        table = self.table().to_html(index=False, float_format="{:.4f}".format, border=0)
+        sentences = "<br>".join(html.escape(sentence) for sentence in self._sentences())
+        return f"<p>{first}</p>{table}<p>{sentences}</p>"
+
+
+def _tails() -> list[float]:
+    return [(1 - PROB) / 2, (1 + PROB) / 2]
+
+
+def _moments(draws: xr.DataArray) -> dict[str, float]:
+    with np.errstate(invalid="ignore"):
+        return {"mean": float(draws.mean()), "sd": float(draws.std())}
+
+
+def _interval(draws: xr.DataArray, prefix: str) -> dict[str, float]:
+    low, high = np.quantile(draws.values, _tails())
+    return {f"{prefix}lower": float(low), f"{prefix}upper": float(high)}
+
+
+def _between(draws: xr.DataArray) -> str:
+    low, high = _interval(draws, "").values()
+    return f"{low:.4f} to {high:.4f}"
+
+
+def _around(draws: xr.DataArray) -> str:
+    return f"{float(draws.mean()):.4f} ({_between(draws)})"
+
+
+def _finite(value: Any) -> Any:
+    """Plain JSON has no infinity: null in its place."""
+    if isinstance(value, dict):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
