@@ -7,7 +7,7 @@ diagnostics failed; 130 interrupted, nothing written.
 import inspect
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -26,8 +26,6 @@ from bayesmix._console import (
 
 # what is slow to import is imported inside the commands
 if TYPE_CHECKING:
-    import pandas as pd
-
     from bayesmix.fit import Fit
     from bayesmix.recommend import Recommendation
 
@@ -247,9 +245,13 @@ def recommend(
     fitted = load(fit)
     weights = read_objective(objective, fitted.components) if objective else None
     lower, upper = read_bounds(constraints, fitted.runs.domains) if constraints else ({}, {})
-    chosen = choose(
-        fitted, n_params=n_params, n_tokens=n_tokens, objective=weights, lower=lower, upper=upper
-    )
+    try:
+        chosen = choose(fitted, n_params, n_tokens, objective=weights, lower=lower, upper=upper)
+    except ValueError as error:
+        if constraints is None:
+            raise
+        # what is left to be wrong: bounds that no mixture meets
+        raise BadInputError(f"{constraints}: {error}") from None
     for sentence in chosen.warnings:
         complain("warning", sentence)
     chosen.to_json(out)
@@ -314,7 +316,8 @@ def list_() -> None:
     """List the swarms."""
     from bayesmix.datasets import list_datasets
 
-    _show_table(list_datasets())
+    listed = list_datasets()
+    _show_table(listed.columns, listed.to_numpy())
 
 
 def _is_bad_input(error: ValueError) -> bool:
@@ -332,27 +335,21 @@ def _warn_of_diagnostics(fitted: "Fit", path: Path) -> None:
 
 def _show_recommendation(chosen: "Recommendation") -> None:
     """Print the weights beside how far the draws' own optima spread."""
-    import pandas as pd
-
-    low, high = (chosen.optima.quantile(q, "draw").values for q in (0.05, 0.95))
     _show_table(
-        pd.DataFrame(
-            {
-                "domain": chosen.weights["domain"].values,
-                "recommended": [f"{weight:.3f}" for weight in chosen.weights.values],
-                "optima of draws, 90% equal-tailed": [
-                    f"{one:.3f} to {other:.3f}" for one, other in zip(low, high, strict=True)
-                ],
-            }
-        )
-    )
+        ["domain", "weight", "optima of the draws, 90% equal-tailed", "at bound"],
+        [
+            [row.domain, f"{row.weight:.3f}", f"{row.optima_lower:.3f} to {row.optima_upper:.3f}",
+             row.active]
+            for row in chosen.table().itertuples()
+        ],
+    )  # fmt: skip
 
 
-def _show_table(frame: "pd.DataFrame") -> None:
+def _show_table(header: Iterable[object], rows: Iterable[Iterable[object]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(*map(str, frame.columns))
-    for row in frame.itertuples(index=False):
+    table = Table(*map(str, header))
+    for row in rows:
         table.add_row(*map(str, row))
     Console().print(table)

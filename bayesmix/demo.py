@@ -101,6 +101,7 @@ def _mixtures(runs: Runs, chosen: Recommendation) -> pd.DataFrame:
 
 
 def _save_figure(axes: Axes | np.ndarray, path: Path) -> None:
-    figure = (axes if isinstance(axes, Axes) else axes.flat[0]).figure
+    figure = (axes if isinstance(axes, Axes) else axes.flat[0]).get_figure(root=True)
+    assert figure is not None  # what has just been drawn is in a figure
     figure.savefig(path, dpi=150, bbox_inches="tight")
     plt.close(figure)

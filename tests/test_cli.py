@@ -15,6 +15,8 @@ from synthetic import fit_of, parameters, swarm
 
 import bayesmix as bm
 from bayesmix.cli import main
+from bayesmix.datasets import load_dataset
+from bayesmix.recommend import recommend
 
 COLUMNS = ["row", "run_id", "n_params", "n_tokens", "domain"]
 NUMBERS = ["mean", "sd", "lower", "upper", "expected_lower", "expected_upper"]
@@ -338,7 +340,7 @@ def recommended(run, folder, tmp_path):
 
     def recommended(*options):
         out = tmp_path / "recommendation.json"
-        code, said, _ = run("recommend", folder / "fit.nc", *SCALE, *options, "--out", out)
+        code, said, _ = run("recommend", folder / "few.nc", *SCALE, *options, "--out", out)
         assert code == 0
         assert f"wrote {out}" in said
         return json.loads(out.read_text()), said
@@ -348,7 +350,7 @@ def recommended(run, folder, tmp_path):
 
 def test_recommendations_are_those_of_the_fit(recommended, folder):
     made, said = recommended()
-    expected = bm.recommend(bm.load(folder / "fit.nc"), n_params=7e9, n_tokens=1.4e11)
+    expected = recommend(bm.load(folder / "few.nc"), 7e9, 1.4e11)
     assert list(made["weights"]) == list(DOMAINS)
     np.testing.assert_allclose(list(made["weights"].values()), expected.weights, atol=1e-6)
     for domain, weight in made["weights"].items():
@@ -363,9 +365,7 @@ def test_objectives_from_every_kind_of_file(recommended, folder, tmp_path):
         "o.csv": "name,weight\ncode,0.7\ntarget:chat,0.3\n",
     }
     objective = {"code": 0.7, "target:chat": 0.3}
-    expected = bm.recommend(
-        bm.load(folder / "fit.nc"), n_params=7e9, n_tokens=1.4e11, objective=objective
-    )
+    expected = recommend(bm.load(folder / "few.nc"), 7e9, 1.4e11, objective=objective)
     for name, text in kinds.items():
         (tmp_path / name).write_text(text)
         made, _ = recommended("--objective", tmp_path / name)
@@ -418,7 +418,7 @@ def test_objectives_that_are_refused(name, text, place, run, folder, tmp_path):
 @pytest.mark.parametrize(
     ("text", "place"),
     [
-        ("[bounds", "line 1"),
+        ("[bounds", "cannot be read"),
         ("bounds = 3", "bounds is a table"),
         ("[bounds]\npoems = [0, 1]", "unknown name 'poems'; valid names: web, code, books"),
         ("[bounds]\nweb = 0.1", "'web': 0.1 is not [lower, upper]"),
@@ -582,3 +582,35 @@ def test_as_a_program(folder, tmp_path):
     )  # fmt: skip
     assert done.returncode == 2
     assert done.stderr == f"error: {tmp_path / 'absent.csv'}: no such file\n"
+
+
+def test_from_a_table_to_a_recommendation(run, tmp_path):
+    """Every command on the bundled swarm, cut to its small runs: the one fit that is sampled."""
+    path, fit = tmp_path / "swarm.csv", tmp_path / "fit.nc"
+    load_dataset("simulated").frame.to_csv(path, index=False)
+    few = ["--draws", 200, "--tune", 200, "--chains", 2, "--checkpoints", "last"]
+    code, said, err = run("fit", path, "--where", "n_params < 1e8", *few, "--out", fit)
+    assert code in (0, 3)  # so few draws may miss the bounds on effective draws
+    assert ("the sampler's diagnostics failed" in err) == (code == 3)
+    loaded = bm.load(fit)
+    assert repr(loaded.runs) in said
+    assert dict(loaded.posterior["posterior"].sizes).items() >= {"chain": 2, "draw": 200}.items()
+
+    runs, predictions = loaded.runs, tmp_path / "predictions.csv"
+    mixtures = tmp_path / "mixtures.csv"
+    runs.frame.filter(regex="run_id|n_params|n_tokens|weight_").to_csv(mixtures, index=False)
+    assert run("predict", fit, mixtures, "--out", predictions)[0] == 0
+    table = pd.read_csv(predictions)
+    at_domains = table[table["domain"].isin(runs.domains)]
+    observed = runs.losses.values.ravel()
+    # the swarm's noise is 0.4%
+    assert np.mean(abs(at_domains["mean"] - observed) / observed) < 0.006
+    inside = (at_domains["lower"] <= observed) & (observed <= at_domains["upper"])
+    assert inside.mean() > 0.8
+
+    out = tmp_path / "recommendation.json"
+    scale = ["--n-params", 5e7, "--n-tokens", 1e9]
+    assert run("recommend", fit, *scale, "--out", out)[0] == 0
+    made = json.loads(out.read_text())
+    means = table.loc[table["domain"] == "mean", "mean"]
+    assert made["loss"]["mean"] < means.min()

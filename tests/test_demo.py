@@ -1,0 +1,101 @@
+"""What `bayesmix demo` makes, with the sampler replaced: the files, and the exit codes."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from synthetic import fit_of, parameters
+
+import bayesmix as bm
+from bayesmix import demo
+from bayesmix.cli import main
+from bayesmix.datasets import load_dataset
+
+FILES = [
+    "fit.nc",
+    "fit.png",
+    "predictions.csv",
+    "recommendation.json",
+    "recommendation.png",
+    "transfer.png",
+]
+
+
+@pytest.fixture
+def sampled(monkeypatch):
+    """Replace the sampler by draws, as many as the test asks for."""
+    settings = {"n_draws": 2000}
+
+    def stub(runs, **options):
+        # default settings: whatever is passed is the progress bar
+        assert set(options) == {"progressbar"}
+        return fit_of(parameters(runs.domains, runs.targets, **settings), runs)
+
+    monkeypatch.setattr(demo, "fit", stub)
+    return settings
+
+
+def test_the_demonstration_makes_what_it_says(sampled, tmp_path, capsys):
+    out = tmp_path / "demo-out"
+    assert main(["demo", "--out", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert [path.name for path in tmp_path.iterdir()] == ["demo-out"]
+    assert sorted(path.name for path in out.iterdir()) == FILES
+    assert "simulated" in said.splitlines()[0]
+    for name in FILES:
+        assert f"wrote {out / name}\n" in said
+    for name in ("fit.png", "recommendation.png", "transfer.png"):
+        content = (out / name).read_bytes()
+        assert content.startswith(b"\x89PNG")
+        assert len(content) > 10_000
+
+    runs = load_dataset("simulated")
+    assert bm.load(out / "fit.nc").runs == runs
+    recommendation = json.loads((out / "recommendation.json").read_text())
+    weights = recommendation["weights"]
+    assert list(weights) == list(runs.domains)
+    for domain, weight in weights.items():
+        assert f"{weight:.3f}" in next(line for line in said.splitlines() if f" {domain} " in line)
+
+    # ten times the largest run, as the file says
+    table = pd.read_csv(out / "predictions.csv")
+    assert set(table["n_params"]) == {10 * runs.n_params.values.max()}
+    assert set(table["n_tokens"]) == {10 * runs.n_tokens.values.max()}
+    assert table["run_id"].unique().tolist() == ["recommended", "uniform", "swarm mean"]
+    mean = table[table["domain"] == "mean"].set_index("run_id")["mean"]
+    assert mean.idxmin() == "recommended"
+    np.testing.assert_allclose(mean["recommended"], recommendation["loss"]["mean"], rtol=1e-9)
+
+
+def test_failed_diagnostics_are_exit_code_3(sampled, tmp_path, capsys):
+    sampled["n_draws"] = 8
+    out = tmp_path / "demo-out"
+    out.mkdir()
+    (out / "notes.txt").write_text("mine")
+    (out / "fit.nc").write_text("an older fit")
+    assert main(["demo", "--out", str(out)]) == 3
+    assert "the sampler's diagnostics failed" in capsys.readouterr().err
+    # what is there is replaced, what is not the demonstration's stays
+    assert sorted(path.name for path in out.iterdir()) == sorted([*FILES, "notes.txt"])
+    assert len(bm.load(out / "fit.nc").posterior["posterior"]["draw"]) == 2
+
+
+@pytest.mark.parametrize("out", ["no/demo-out", "file"])
+def test_a_folder_that_cannot_be_made_is_refused_first(out, sampled, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert main(["demo", "--out", str(tmp_path / out)]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("error: ")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_an_interrupt_leaves_nothing(monkeypatch, tmp_path, capsys):
+    def interrupt(*arguments, **options):
+        raise KeyboardInterrupt
+
+    for name in ("fit", "recommend"):
+        monkeypatch.setattr(demo, name, interrupt)
+        assert main(["demo", "--out", str(tmp_path / "demo-out")]) == 130
+        assert not list(tmp_path.iterdir())
