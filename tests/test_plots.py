@@ -15,6 +15,7 @@ from bayesmix import law as laws
 from bayesmix.model import reference
 from bayesmix.plots.prior_predictive import _falls
 from bayesmix.prior_predictive import prior_fit
+from bayesmix.recommend import recommend
 
 DOMAINS = ("web", "code", "books")
 PILE = [
@@ -247,6 +248,14 @@ def test_recommendation_shows_weights_and_optima(small):
     )
 
 
+def test_recommendation_as_recommended(small):
+    rec = recommend(small, n_params=1e9, n_tokens=2e10)
+    ax = plots.plot_recommendation(rec)
+    diamonds = next(line for line in ax.lines if line.get_marker() == "D")
+    np.testing.assert_array_equal(diamonds.get_xdata(), rec.weights.values)
+    np.testing.assert_allclose(bars(ax.containers[0]), middle_90(rec.optima.values), rtol=1e-12)
+
+
 def test_recommendation_labels(small):
     ax = plots.plot_recommendation(recommendation(small), prob=0.5)
     assert [t.get_text() for t in ax.get_yticklabels()] == list(DOMAINS)
@@ -327,8 +336,8 @@ def test_diagnostics_show_the_table(small):
     r_hat, ess = plots.plot_diagnostics(small)
     table = small.diagnose().table
     names = [t.get_text() for t in r_hat.get_yticklabels()]
-    assert set(names) == set(table.index)
-    table = table.loc[names]
+    table = table.iloc[::-1]  # the first on top
+    assert names == list(table.index)
     np.testing.assert_array_equal(r_hat.collections[0].get_offsets()[:, 0], table["r_hat"])
     np.testing.assert_array_equal(ess.collections[0].get_offsets()[:, 0], table["ess_bulk"])
     np.testing.assert_array_equal(ess.collections[1].get_offsets()[:, 0], table["ess_tail"])
