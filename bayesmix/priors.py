@@ -109,29 +109,30 @@ def default_priors(n_params: float, n_tokens: float) -> dict[str, Prior]:
     n_half = min(max(n_term / _CHINCHILLA["E"], 0.1), 2.0) / 2
     d_half = min(max(d_term / _CHINCHILLA["E"], 0.1), 2.0) / 2
     irreducible = 1 / (1 + 2 * n_half + 2 * d_half)
-    least_b, least_a = _EXPONENT / EXPONENT_MAX, _EXPONENT / EXPONENT_MAX
-    flat = 1 - irreducible * (n_half * least_b + d_half * least_a)
+    least = _EXPONENT / EXPONENT_MAX
+    flat = 1 - irreducible * least * (n_half + d_half)
+    bent = 1 + (1 - least) * (n_half + d_half)
     spread = LogNormal(math.log(0.4), 0.4)
     return {
         # log of the loss at the reference, less the log of the domain's median loss
         "level": Normal(0.0, 0.3),
         # log odds of the elasticities share * b and share * a, over EXPONENT_MAX
-        "capacity_mean": Normal(math.log(irreducible * n_half * least_b / flat), 0.7),
+        "capacity_mean": Normal(math.log(irreducible * n_half * least / flat), 0.7),
         "capacity_spread": spread,
-        "noise_mean": Normal(math.log(irreducible * d_half * least_a / flat), 0.7),
+        "noise_mean": Normal(math.log(irreducible * d_half * least / flat), 0.7),
         "noise_spread": spread,
         # log of the head's elasticities against what is left; their exponents, on a logit scale
         # of (0, EXPONENT_MAX): Kaplan and Chinchilla found 0.05 to 0.37
-        "head_n_mean": Normal(math.log(irreducible * n_half * _EXPONENT), 0.7),
+        "head_n_mean": Normal(math.log(n_half * _EXPONENT / bent), 0.7),
         "head_n_spread": spread,
-        "head_d_mean": Normal(math.log(irreducible * d_half * _EXPONENT), 0.7),
+        "head_d_mean": Normal(math.log(d_half * _EXPONENT / bent), 0.7),
         "head_d_spread": spread,
         "g": Normal(_logit(_EXPONENT / EXPONENT_MAX), 0.5),
         "q": Normal(_logit(_EXPONENT / EXPONENT_MAX), 0.5),
         # log odds of the rest of the capacity and noise shares against the irreducible share
-        "capacity_curvature_mean": Normal(math.log(n_half * (1 - least_b)), 0.7),
+        "capacity_curvature_mean": Normal(math.log(n_half * (1 - least)), 0.7),
         "capacity_curvature_spread": spread,
-        "noise_curvature_mean": Normal(math.log(d_half * (1 - least_a)), 0.7),
+        "noise_curvature_mean": Normal(math.log(d_half * (1 - least)), 0.7),
         "noise_curvature_spread": spread,
         # logit of H as a fraction of the smallest N
         "floor": Normal(-6.0, 1.0),

@@ -1,0 +1,198 @@
+"""The model: anchoring, likelihood, priors; each against an independent statement."""
+
+import numpy as np
+import pandas as pd
+import pymc as pm
+import pytest
+import xarray as xr
+from scipy import stats
+
+import bayesmix as bm
+from bayesmix import law as laws
+from bayesmix import model as models
+from bayesmix.priors import EXPONENT_MAX, LogNormal, Normal, default_priors, replace_priors
+
+DOMAINS, TARGETS = ("code", "web", "books"), ("exam",)
+
+
+def _runs(n_runs: int = 8, checkpoints: int = 1, zeros: bool = False, seed: int = 0) -> bm.Runs:
+    rng = np.random.default_rng(seed)
+    rows = []
+    for run in range(n_runs):
+        h = rng.dirichlet(np.ones(3))
+        if zeros and run == 0:
+            h = np.array([0.0, 0.4, 0.6])
+        for k in range(checkpoints):
+            losses = rng.uniform(2.0, 3.0, 4)
+            rows.append(
+                {
+                    "run_id": f"r{run}",
+                    "n_params": [1e8, 3e8][run % 2],
+                    "n_tokens": 1e9 * (1 + k),
+                    **{f"weight_{d}": w for d, w in zip(DOMAINS, h, strict=True)},
+                    **{f"loss_{d}": v for d, v in zip(DOMAINS, losses, strict=False)},
+                    "target_exam": losses[3],
+                }
+            )
+    return bm.runs_from_frame(pd.DataFrame(rows))
+
+
+@pytest.fixture(scope="module")
+def transfer() -> tuple[bm.Runs, dict[str, np.ndarray]]:
+    """A swarm and 20 draws of its prior."""
+    runs = _runs()
+    model = models.build_model(runs)
+    names = models.kept_variables(model)
+    values = pm.draw([model[name] for name in names], draws=20, random_seed=1)
+    return runs, dict(zip(names, values, strict=True))
+
+
+def test_at_the_reference_the_law_gives_the_levels_and_shares(transfer) -> None:
+    runs, draws = transfer
+    ref = models.reference(runs)
+    at = laws.points(ref.weights[None], np.array([ref.n_params]), np.array([ref.n_tokens]))
+    for k in range(20):
+        draw = {name: values[k] for name, values in draws.items()}
+        parameters = [
+            float(draw[n]) if n in ("g", "q", "log_H") else draw[n] for n in laws.PARAMETERS
+        ]
+        loss, log_x, capacity, _, noise = laws.forward(*parameters, *at.arrays, True, True)
+        np.testing.assert_allclose(loss[0], draw["level"], rtol=1e-12)
+        level = draw["level"]
+        np.testing.assert_allclose(draw["E"], level * draw["share_irreducible"], rtol=1e-12)
+        np.testing.assert_allclose(capacity[0], level[:3] * draw["share_capacity"], rtol=1e-10)
+        np.testing.assert_allclose(noise[0], level * draw["share_noise"], rtol=1e-10)
+        head_n = np.exp(draw["log_G"] - draw["g"] * np.log(ref.n_params))
+        np.testing.assert_allclose(head_n, level * draw["share_head_n"], rtol=1e-10)
+        assert np.exp(log_x[0]).sum() == pytest.approx(
+            ref.n_params + 2 * np.exp(draw["log_H"]), rel=1e-12
+        )
+
+
+def test_everything_is_positive_and_exponents_are_bounded(transfer) -> None:
+    _, draws = transfer
+    for name in ("E", "a", "b", "g", "q", "tau", "level", "sigma"):
+        assert (draws[name] > 0).all(), name
+    for name in ("a", "b", "g", "q"):
+        assert (draws[name] < EXPONENT_MAX).all(), name
+    tau = draws["tau"]
+    np.testing.assert_array_equal(tau[:, range(3), range(3)], 1.0)
+    np.testing.assert_allclose(tau[:, 3].sum(axis=1), 1.0, atol=1e-12)
+    assert (tau <= 1).all()
+
+
+def _log_likelihood(runs: bm.Runs, law: str, seed: int) -> tuple[float, dict[str, np.ndarray]]:
+    """The model's log likelihood at one draw of the prior, and the draw."""
+    model = models.build_model(runs, law)
+    kept = models.kept_variables(model)
+    values = pm.draw([*(model[n] for n in kept), model["log_likelihood"]], random_seed=seed)
+    return float(values[-1]), dict(zip(kept, values[:-1], strict=True))
+
+
+def _fitted(runs: bm.Runs, law: str, draw: dict[str, np.ndarray]) -> np.ndarray:
+    posterior = xr.Dataset(
+        {
+            n: (
+                ("chain", "draw", *_DIMS.get(n, [f"{n}_{i}" for i in range(v.ndim)])),
+                v[None, None],
+            )
+            for n, v in ((n, np.asarray(v)) for n, v in draw.items())
+        }
+    )
+    draws = models.law_draws(posterior)
+    variant = laws.LAWS[law]
+    at = laws.points(runs.effective_weights().values, runs.n_params.values, runs.n_tokens.values)
+    return laws.evaluate_draws(
+        *(draws[n] for n in laws.PARAMETERS), *at.arrays, variant.noise, variant.head
+    )[0]
+
+
+_DIMS = {"E": ["component"], "b": ["domain"], "tau": ["component", "source"]}
+
+
+@pytest.mark.parametrize("law", ["transfer", "regression", "quantization"])
+def test_one_checkpoint_is_an_independent_t(law: str) -> None:
+    runs = _runs(zeros=True)
+    got, draw = _log_likelihood(runs, law, seed=3)
+    loss = _fitted(runs, law, draw)
+    observed = np.column_stack([runs.losses.values, runs.target_losses.values])
+    unseen = np.column_stack([runs.weights.values == 0, np.zeros(len(runs), bool)])
+    want = 0.0
+    for row in range(len(runs)):
+        for i in range(4):
+            if law == "regression" and unseen[row, i]:
+                continue
+            scale = np.hypot(draw["sigma"][i], draw["sigma_weight"][i] * unseen[row, i])
+            error = np.log(observed[row, i]) - np.log(loss[row, i])
+            want += stats.t.logpdf(error, draw["dof"], scale=scale)
+    assert got == pytest.approx(want, rel=1e-10)
+
+
+def test_checkpoints_of_a_run_are_a_correlated_multivariate_t() -> None:
+    runs = _runs(checkpoints=3)
+    got, draw = _log_likelihood(runs, "transfer", seed=5)
+    error = np.log(np.column_stack([runs.losses.values, runs.target_losses.values]))
+    error -= np.log(_fitted(runs, "transfer", draw))
+    rho = float(draw["rho"])
+    shape = (1 - rho) * np.eye(3) + rho
+    want = 0.0
+    for run in np.unique(runs.run_ids.values):
+        rows = runs.run_ids.values == run
+        for i in range(4):
+            want += stats.multivariate_t.logpdf(
+                error[rows, i], shape=draw["sigma"][i] ** 2 * shape, df=float(draw["dof"])
+            )
+    assert got == pytest.approx(want, rel=1e-10)
+
+
+def test_a_domain_without_losses_still_has_a_level() -> None:
+    frame = _runs().frame.drop(columns="loss_web")
+    model = models.build_model(bm.runs_from_frame(frame))
+    assert np.isfinite(pm.draw(model["level"], random_seed=0)).all()
+
+
+def test_doubt_about_a_weight() -> None:
+    weights = np.array([[0.0, 0.001, 0.999], [0.0, 0.5, 0.5]])
+    exact = models.weight_doubt(weights, 0.0, 4)
+    np.testing.assert_array_equal(exact, [[1, 0, 0, 0], [1, 0, 0, 0]])
+    printed = models.weight_doubt(weights, 0.0005, 4)
+    # half-width 0.0005 of a uniform error is a standard deviation of 0.0005 / sqrt(3)
+    assert printed[1, 1] == pytest.approx(0.0005 / np.sqrt(3) / 0.5, rel=1e-3)
+    assert (printed <= 1).all()
+    assert (printed[:, 3] == 0).all()
+
+
+def test_unknown_names_are_errors_that_list_the_valid_ones() -> None:
+    with pytest.raises(ValueError, match="unknown law 'mechanistic'; valid names: quantization"):
+        models.build_model(_runs(), "mechanistic")
+    with pytest.raises(ValueError, match="unknown prior 'b'; valid names: level, capacity_mean"):
+        models.build_model(_runs(), priors={"b": Normal(0, 1)})
+    with pytest.raises(ValueError, match="must be Normal, LogNormal or Gamma"):
+        replace_priors(default_priors(1e9, 1e10), {"g": 3.0})  # type: ignore[dict-item]
+
+
+def test_a_replaced_prior_moves_its_parameter() -> None:
+    runs = _runs()
+    model = models.build_model(runs, priors={"g": Normal(5.0, 1e-6)})
+    want = EXPONENT_MAX / (1 + np.exp(-5.0))
+    assert pm.draw(model["g"], random_seed=0) == pytest.approx(want, rel=1e-6)
+
+
+@pytest.mark.parametrize("size", [(1e6, 1e9), (1e8, 2e9), (1e9, 2e10), (7e10, 1e12)])
+def test_default_priors_centre_the_exponents_on_the_literature(size) -> None:
+    """At the centres of the priors the exponents a and b are 0.3, inside 0.2 to 0.35."""
+    prior = default_priors(*size)
+    for term in ("capacity", "noise"):
+        other = "noise" if term == "capacity" else "capacity"
+        odds, odds_other = (np.exp(prior[f"{n}_mean"].mu) for n in (term, other))
+        least = odds / (1 + odds + odds_other)
+        rest = 1 / (1 + odds + odds_other)
+        heads = sum(np.exp(prior[f"head_{n}_mean"].mu) / 0.3 for n in "nd")
+        rest /= 1 + heads
+        curve, curve_other = (np.exp(prior[f"{n}_curvature_mean"].mu) for n in (term, other))
+        share = least + rest * curve / (1 + curve + curve_other)
+        assert EXPONENT_MAX * least / share == pytest.approx(0.3, rel=0.02)
+
+
+def test_priors_print_as_what_they_are() -> None:
+    assert repr(LogNormal(0.0, 0.4)) == "LogNormal(mu=0.0, sigma=0.4)"
