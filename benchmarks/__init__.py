@@ -1,0 +1,1 @@
+"""Measurements of speed, and what makes the bundled data."""

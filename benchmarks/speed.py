@@ -1,0 +1,141 @@
+"""Speed of the kernel, of the model's compilation and of the import.
+
+`python -m benchmarks.speed [--out benchmarks/speed.csv]` prints the table and writes it. Times are
+of one core; run it on a machine that does nothing else.
+"""
+
+import argparse
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import nutpie
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from bayesmix import law as laws
+from bayesmix._files import atomic_path
+from bayesmix.model import build_model
+from bayesmix.runs import Runs, read_runs, write_runs
+from bayesmix.simulate import draw_design, simulate
+
+LAW = "transfer"
+REPEATS = 2000
+SUBPROCESSES = 3
+
+
+def processor() -> str:
+    """The processor's name, where the system tells."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def kernel_milliseconds(runs: Runs) -> float:
+    """Median time of the law's value and vector-Jacobian product at every row of a swarm."""
+    variant = laws.LAWS[LAW]
+    at = laws.points(runs.weights.values, runs.n_params.values, runs.n_tokens.values)
+    n_domains = len(runs.domains)
+    rng = np.random.default_rng(0)
+    tau = rng.uniform(0, 0.5, (n_domains, n_domains))
+    np.fill_diagonal(tau, 1.0)
+    # in the order of laws.PARAMETERS; about half a nat a term
+    parameters = (
+        rng.uniform(1, 2, n_domains), rng.normal(4, 0.3, n_domains),
+        rng.uniform(0.1, 0.4, n_domains), rng.normal(4, 0.3, n_domains),
+        rng.uniform(0.1, 0.4, n_domains), tau,
+        rng.normal(4, 0.3, n_domains), 0.3, rng.normal(5, 0.3, n_domains), 0.3, np.log(1e6),
+    )  # fmt: skip
+    arguments = (*parameters, *at.arrays, variant.noise, variant.head)
+    loss_bar = rng.normal(size=(runs.n_runs, n_domains))
+
+    seconds = np.empty(REPEATS)
+    for i in range(-1, REPEATS):  # the first call, which compiles, is overwritten by the last
+        start = time.perf_counter()
+        _, *saved = laws.forward(*arguments)
+        laws.pullback(*arguments, *saved, loss_bar)
+        seconds[i] = time.perf_counter() - start
+    return 1e3 * float(np.median(seconds))
+
+
+def compile_seconds(path: str) -> float:
+    """Time to build and compile the model of a swarm, in this process."""
+    runs = read_runs(path)
+    start = time.perf_counter()
+    nutpie.compile_pymc_model(build_model(runs, LAW))
+    return time.perf_counter() - start
+
+
+def in_new_process(statements: str, **environment: str) -> float:
+    """The number that some Python prints in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-c", statements],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return float(done.stdout)
+
+
+def measure() -> pd.DataFrame:
+    """All measurements: quantity, value, unit, target and the ratio to it; processor and load."""
+    load = os.getloadavg()[0]
+    # 48 mixtures at two sizes with five checkpoints each, less one run: 475 rows
+    shape = {"n_mixtures": [48, 47], "checkpoints": 5}
+    large = draw_design(7, [1.2e8, 3.1e8], **shape)
+    small = draw_design(17, [1.1e9], n_mixtures=43)
+    rows = [
+        ("kernel, value and gradient, 475 x 7", kernel_milliseconds(large), "ms", 0.25),
+        ("kernel, value and gradient, 43 x 17", kernel_milliseconds(small), "ms", None),
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        swarm = f"{folder}/swarm.csv"
+        write_runs(simulate(7, [1.2e8, 3.1e8], **shape).runs, swarm)
+        call = f"from benchmarks.speed import *; print(compile_seconds({swarm!r}))"
+        caches = {
+            "PYTENSOR_FLAGS": f"base_compiledir={folder}/pytensor",
+            "NUMBA_CACHE_DIR": f"{folder}/numba",
+        }
+        for state, target in (("cold", 20.0), ("warm", None)):
+            seconds = in_new_process(call, **caches)
+            rows.append((f"compile the model of 475 x 7, {state}", seconds, "s", target))
+    call = "import time; t = time.time(); import bayesmix; print(time.time() - t)"
+    imports = [in_new_process(call) for _ in range(SUBPROCESSES)]
+    rows.append(("import bayesmix", float(np.median(imports)), "s", None))
+    table = pd.DataFrame(rows, columns=["quantity", "value", "unit", "target"])
+    table["ratio"] = table["value"] / table["target"]
+    table["processor"] = processor()
+    table["load_before"] = load
+    return table.round({"value": 4, "ratio": 3, "load_before": 2})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_name("speed.csv"))
+    out = parser.parse_args().out
+    table = measure()
+    load = table["load_before"][0]
+    shown = Table(title=f"Speed on one core: {processor()}, load before {load:.1f}")
+    shown.add_column("quantity")
+    for name in ("value", "target", "ratio"):
+        shown.add_column(name, justify="right")
+    for row in table.itertuples():
+        target, ratio = (
+            ("", "") if np.isnan(row.target) else (f"{row.target:g} {row.unit}", f"{row.ratio:.2f}")
+        )
+        shown.add_row(row.quantity, f"{row.value:.3f} {row.unit}", target, ratio)
+    Console().print(shown)
+    with atomic_path(out) as path:
+        table.to_csv(path, index=False)
+
+
+if __name__ == "__main__":
+    main()
