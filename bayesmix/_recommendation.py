@@ -187,12 +187,13 @@ def _tails() -> list[float]:
 
 
 def _moments(draws: xr.DataArray) -> dict[str, float]:
-    with np.errstate(invalid="ignore"):
-        return {"mean": float(draws.mean()), "sd": float(draws.std())}
+    with np.errstate(invalid="ignore"):  # a baseline may be infinitely worse
+        return {"mean": float(draws.values.mean()), "sd": float(draws.values.std())}
 
 
 def _interval(draws: xr.DataArray, prefix: str) -> dict[str, float]:
-    low, high = np.quantile(draws.values, _tails())
+    with np.errstate(invalid="ignore"):
+        low, high = np.quantile(draws.values, _tails())
     return {f"{prefix}lower": float(low), f"{prefix}upper": float(high)}
 
 

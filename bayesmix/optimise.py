@@ -78,7 +78,8 @@ def project(
         left, right = np.where(below, middle, left), np.where(below, right, middle)
     start, end = knots[row, left], knots[row, right]
     from_sum, to_sum = shifted(start).sum(axis=1), shifted(end).sum(axis=1)
-    share = np.divide(1 - from_sum, to_sum - from_sum, out=np.zeros(len(row)), where=to_sum > 1)
+    rise = to_sum - from_sum
+    share = np.divide(1 - from_sum, rise, out=np.zeros(len(row)), where=rise > 0)
     nearest = shifted(start + share * (end - start))
     # what rounding left over goes to the weights that are free to move
     free = np.where((nearest > lower) & (nearest < upper), metric, 0.0)
@@ -169,7 +170,9 @@ def minimise(
         better = gain > 0
         for best, now in ((best_h, h), (best_f, f), (best_g, g)):
             best[problem[better]] = now[better]
-    best_h = np.clip(best_h, lower, upper)  # steps add up to rounding beyond a bound
+    # steps end within rounding of a bound, on either side of it
+    best_h = np.where(best_h < lower + _ROUNDING, lower, best_h)
+    best_h = np.where(best_h > upper - _ROUNDING, upper, best_h)
     return Minima(best_h, best_f, residual(best_h, best_g, lower, upper))
 
 
