@@ -1,10 +1,22 @@
 """bayesmix: Bayesian laws of data mixing, with honest intervals."""
 
+from bayesmix import plots
+from bayesmix.datasets import list_datasets, load_dataset
 from bayesmix.diagnostics import Diagnosis
 from bayesmix.fit import Fit, FitFileError, fit, load
 from bayesmix.predict import Prediction, predict
+from bayesmix.prior_predictive import prior_predictive
 from bayesmix.priors import Gamma, LogNormal, Normal, default_priors
-from bayesmix.runs import Runs, RunsError, RunsWarning, read_mixtures, read_runs, runs_from_frame
+from bayesmix.recommend import Recommendation, recommend
+from bayesmix.runs import (
+    Runs,
+    RunsError,
+    RunsWarning,
+    read_mixtures,
+    read_runs,
+    runs_from_frame,
+    write_runs,
+)
 
 __all__ = [
     "Diagnosis",
@@ -14,14 +26,21 @@ __all__ = [
     "LogNormal",
     "Normal",
     "Prediction",
+    "Recommendation",
     "Runs",
     "RunsError",
     "RunsWarning",
     "default_priors",
     "fit",
+    "list_datasets",
     "load",
+    "load_dataset",
+    "plots",
     "predict",
+    "prior_predictive",
     "read_mixtures",
     "read_runs",
+    "recommend",
     "runs_from_frame",
+    "write_runs",
 ]
