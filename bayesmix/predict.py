@@ -8,6 +8,7 @@ import pandas as pd
 import xarray as xr
 
 from bayesmix import law as laws
+from bayesmix.discrepancy import discrepancy_draws
 from bayesmix.fit import Fit
 from bayesmix.model import law_draws, weight_doubt
 from bayesmix.runs import floor_weights
@@ -24,7 +25,8 @@ class Prediction:
     Attributes
     ----------
     draws : Dataset
-        ``expected``: the law's loss, nats per token; ``loss``: that of a new run, with its noise.
+        ``expected``: the law's loss with its discrepancy; ``loss``: that of a new run, with its
+        noise; both in nats per token.
         Dims ``draw``, ``row``, ``domain`` (domains, then ``target:<name>``, then ``mean`` over the
         domains with observed losses); coords ``n_params`` (parameters), ``n_tokens`` (tokens).
     mixtures : DataFrame
@@ -97,6 +99,7 @@ def predict(
     n_params: float | None = None,
     n_tokens: float | None = None,
     *,
+    discrepancy: bool = True,
     seed: int = 0,
 ) -> Prediction:
     """Losses at any mixture, size and horizon.
@@ -110,8 +113,10 @@ def predict(
         (domain,), or one mixture as {domain: weight}. Weights sum to 1.
     n_params, n_tokens : float, optional
         N (parameters) and D (tokens) of every row; else the table's own columns.
+    discrepancy : bool
+        Whether intervals hold the law's own misfit outside the fitted N and D.
     seed : int
-        Of the run noise.
+        Of the discrepancy and the run noise.
 
     Returns
     -------
@@ -124,7 +129,14 @@ def predict(
     """
     mixtures = _table(fit, weights, n_params, n_tokens)
     raw = mixtures[[f"weight_{d}" for d in fit.runs.domains]].to_numpy(float)
-    return predict_at(fit, raw, mixtures, resolution=fit.runs.weight_resolution, seed=seed)
+    return predict_at(
+        fit,
+        raw,
+        mixtures,
+        resolution=fit.runs.weight_resolution,
+        discrepancy=discrepancy,
+        seed=seed,
+    )
 
 
 def predict_at(
@@ -133,6 +145,7 @@ def predict_at(
     mixtures: pd.DataFrame,
     *,
     resolution: float = 0.0,
+    discrepancy: bool = True,
     seed: int = 0,
 ) -> Prediction:
     """`predict` for weights that are exact, or printed to a resolution.
@@ -146,8 +159,10 @@ def predict_at(
         R rows, with ``n_params``, ``n_tokens`` and what is to be carried through.
     resolution : float
         0 where a zero is a zero; else one that was printed is an unknown below it.
+    discrepancy : bool
+        Whether intervals hold the law's own misfit outside the fitted N and D.
     seed : int
-        Of the run noise.
+        Of the discrepancy and the run noise.
     """
     points = laws.points(
         floor_weights(weights, resolution),
@@ -163,6 +178,12 @@ def predict_at(
     # without tokens of any use a loss is infinite under some laws: a blank
     expected[~np.isfinite(expected)] = np.nan
     rng = np.random.default_rng(seed)
+    if discrepancy:
+        n_params, n_tokens = (mixtures[n].to_numpy(float) for n in ("n_params", "n_tokens"))
+        n_draws, _, n_components = expected.shape
+        expected *= np.exp(
+            discrepancy_draws(fit.runs, n_params, n_tokens, n_draws, n_components, rng)
+        )
     noise = rng.standard_t(draws["dof"][:, None, None], size=expected.shape)
     doubt = weight_doubt(weights, resolution, expected.shape[2])
     scale = np.hypot(draws["sigma"][:, None, :], draws["sigma_weight"][:, None, :] * doubt)

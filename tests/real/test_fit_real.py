@@ -1,0 +1,31 @@
+"""The promises on published swarms: chains that agree, and errors at unseen mixtures."""
+
+from pathlib import Path
+
+import pytest
+
+import bayesmix as bm
+from benchmarks.heldout import score, split
+
+pytestmark = pytest.mark.filterwarnings("ignore::bayesmix.RunsWarning")
+
+
+@pytest.mark.parametrize("seed", [20, 42])
+def test_pile17(shared: Path, seed: int) -> None:
+    """17 domains, one scale: the default fit passes its diagnostics and predicts what it claims."""
+    fitted, held_out = split(bm.read_runs(shared / "data" / "pile17_1b.csv"), seed)
+    fit = bm.fit(fitted, progressbar=False)
+    diagnosis = fit.diagnose()
+    assert diagnosis.passed, diagnosis.text
+    got = score(fit, held_out)
+    assert got["mre_pos"] <= 0.85
+    assert got["mre"] <= 1.5
+    assert got["coverage"] >= 0.85
+    assert got["width"] <= 6.0
+
+
+def test_slimpajama7_up_to_310m(shared: Path) -> None:
+    runs = bm.read_runs(shared / "data" / "slimpajama7.csv").where("n_params < 4e8")
+    fit = bm.fit(runs, checkpoints="last", progressbar=False)
+    diagnosis = fit.diagnose()
+    assert diagnosis.passed, diagnosis.text
