@@ -110,10 +110,9 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2)
     options = parser.parse_args()
     swarms = simulate_from_prior(design(), options.n, seed=0)
-    with joblib.parallel_config(n_jobs=options.jobs, inner_max_num_threads=1):
-        fits = joblib.Parallel(verbose=10)(
-            joblib.delayed(recover)(swarm, seed) for seed, swarm in enumerate(swarms)
-        )
+    fits = joblib.Parallel(n_jobs=options.jobs, verbose=10)(
+        joblib.delayed(recover)(swarm, seed) for seed, swarm in enumerate(swarms)
+    )
     intervals = pd.concat(fits)
     table = summarise(intervals)
     table.round(4).to_csv(options.out, index=False)
