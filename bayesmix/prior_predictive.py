@@ -115,9 +115,9 @@ def prior_predictive(
 
 
 def predict_prior(drawn: Fit, table: pd.DataFrame, seed: int = 0) -> xr.Dataset:
-    """Losses ``expected`` and ``loss`` of a `prior_fit`; dims draw, row, component."""
+    """Losses ``expected`` and ``loss`` of a `prior_fit`, by the law alone; draw, row, component."""
     # a prior draw's t may have next to no degrees of freedom: such noise overflows to infinity
     with np.errstate(over="ignore"):
-        losses = predict(drawn, table, seed=seed).draws
+        losses = predict(drawn, table, discrepancy=False, seed=seed).draws
     # a posterior's ``domain`` holds domains only
     return losses.drop_sel(domain=MEAN).rename(domain="component")

@@ -10,7 +10,7 @@ import xarray as xr
 from matplotlib.patches import Rectangle
 from synthetic import fit_of, parameters, swarm
 
-from bayesmix import Normal, plots
+from bayesmix import Normal, plots, runs_from_frame
 from bayesmix import law as laws
 from bayesmix.model import reference
 from bayesmix.plots.prior_predictive import _falls
@@ -153,19 +153,31 @@ def test_fit_relative_errors_in_percent(small):
 def test_fit_labels_units_and_interval(small):
     axes = plots.plot_fit(small, prob=0.8)
     figure = axes[0].figure
-    assert axes[0].get_ylabel() == "fitted loss, nats per token"
+    assert axes[0].get_ylabel() == "fitted loss,\nnats per token"
     assert axes[-1].get_xlabel() == "observed loss, nats per token"
     said = [text.get_text() for text in figure.legends[0].get_texts()]
     assert "80% equal-tailed interval of a new run" in said
     assert {"N = 100M", "N = 200M"} <= set(said)
 
 
+def test_fit_leaves_out_what_the_law_does_not_predict():
+    frame = swarm(DOMAINS).frame
+    frame.loc[:4, ["weight_web", "weight_code", "weight_books"]] = [0.0, 0.5, 0.5]
+    runs = runs_from_frame(frame, weight_resolution=0.0)
+    fit = fit_of(parameters(DOMAINS, spread=0.0), runs, law="regression")
+    axes = plots.plot_fit(fit)
+    assert [len(ax.collections[1].get_offsets()) for ax in axes] == [19, 24, 24]
+    observed = runs.losses.sel(domain="web").values[5:]
+    np.testing.assert_allclose(axes[0].collections[1].get_offsets()[:, 0], observed, rtol=1e-12)
+
+
 def test_fit_of_seventeen_domains(pile):
     axes = plots.plot_fit(pile)
     assert [ax.get_title().partition(":")[0] for ax in axes] == PILE
     assert all(len(ax.collections[1].get_offsets()) == 43 for ax in axes)
-    top_row = [ax.title for ax in axes[:5]]
-    assert not overlapping(top_row)
+    assert not overlapping([ax.title for ax in axes[:5]])
+    assert not overlapping([ax.yaxis.label for ax in axes[::5]])
+    assert not overlapping([ax.xaxis.label for ax in axes[-5:]])
 
 
 def test_fit_into_given_axes(small):

@@ -31,7 +31,8 @@ def plot_fit(
     """Observed losses against fitted ones, with the interval of a new run.
 
     Each point is a fitted row; a red ring says that its observed loss is outside its interval,
-    and the title how many are inside. Domains without observed losses have no panel.
+    and the title how many are inside. Domains without observed losses have no panel,
+    and rows for which the law predicts nothing have no point.
 
     Parameters
     ----------
@@ -60,8 +61,8 @@ def plot_fit(
     >>> from bayesmix.datasets import load_dataset
     >>> from bayesmix.prior_predictive import prior_fit
     >>> axes = plot_fit(prior_fit(load_dataset("simulated"), draws=20))  # any fit; here the prior
-    >>> axes[0].get_ylabel()
-    'fitted loss, nats per token'
+    >>> axes[-1].get_xlabel()
+    'observed loss, nats per token'
     """
     runs = fit.runs
     observed = np.exp(observed_log_loss(runs))
@@ -70,7 +71,9 @@ def plot_fit(
     fitted, lower, upper = (
         table[name].to_numpy().reshape(observed.shape) for name in ("mean", "lower", "upper")
     )
-    seen = np.flatnonzero(np.isfinite(observed).any(axis=0))
+    # a law without transfer predicts nothing for a domain at weight 0
+    shown = np.isfinite(observed) & np.isfinite(fitted)
+    seen = np.flatnonzero(shown.any(axis=0))
 
     side = math.ceil(math.sqrt(len(seen)))
     axes, figure = panels(len(seen), ax, figsize, n_columns=side, panel=(2.5, 2.2), sharey=relative)
@@ -78,7 +81,7 @@ def plot_fit(
     sizes = runs.n_params.values
     colours = _colours(sizes)
     for panel_ax, i in zip(axes, seen, strict=True):
-        rows = np.isfinite(observed[:, i])
+        rows = shown[:, i]
         truth, at = observed[rows, i], fitted[rows, i]
         low, high = lower[rows, i], upper[rows, i]
         outside = (truth < low) | (truth > high)
@@ -104,7 +107,9 @@ def plot_fit(
     if relative:
         label_outer(axes, grid, f"fitted {LOSS_LABEL}", "relative error, %")
     else:
-        label_outer(axes, grid, f"observed {LOSS_LABEL}", f"fitted {LOSS_LABEL}")
+        # in two lines: a panel is less high than the label is long
+        y_label = f"fitted {LOSS_LABEL}".replace(", ", ",\n")
+        label_outer(axes, grid, f"observed {LOSS_LABEL}", y_label)
     _legend(axes, figure, sizes, colours, prob)
     return axes
 
