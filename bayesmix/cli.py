@@ -4,7 +4,6 @@ Exit codes: 0 done; 2 bad input, nothing written; 3 (`fit`, `demo`) done, but th
 diagnostics failed; 130 interrupted, nothing written.
 """
 
-import inspect
 import math
 import sys
 from collections.abc import Iterable, Sequence
@@ -192,9 +191,9 @@ def predict(
     prob: Annotated[
         float, typer.Option(parser=_probability, metavar="P", help="Of the intervals.")
     ] = 0.9,
-    discrepancy: Annotated[
+    no_discrepancy: Annotated[
         bool, typer.Option("--no-discrepancy", help="Leave out the law's own misfit.")
-    ] = True,
+    ] = False,
 ) -> None:
     """Predict losses of mixtures, with intervals."""
     check_out(out, fit, mixtures)
@@ -211,9 +210,7 @@ def predict(
             option = f"--{name.replace('_', '-')}"
             raise BadInputError(f"{mixtures}: no column {name!r}, and no {option} is given")
     _warn_of_diagnostics(fitted, fit)
-    known = inspect.signature(predict_losses).parameters
-    options = {} if discrepancy or "discrepancy" not in known else {"discrepancy": False}
-    prediction = predict_losses(fitted, table, n_params, n_tokens, **options)
+    prediction = predict_losses(fitted, table, n_params, n_tokens, discrepancy=not no_discrepancy)
     with atomic_path(out) as temporary:
         prediction.summary(prob).to_csv(temporary, index=False)
     typer.echo(f"wrote {out}: {len(table)} mixtures, {prob:.0%} equal-tailed intervals")

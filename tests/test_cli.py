@@ -14,6 +14,7 @@ import xarray as xr
 from synthetic import fit_of, parameters, swarm
 
 import bayesmix as bm
+from bayesmix._choices import read_objective
 from bayesmix.cli import main
 from bayesmix.datasets import load_dataset
 from bayesmix.recommend import recommend
@@ -275,13 +276,19 @@ def test_predictions_need_a_scale(run, folder, tmp_path):
     assert run(*arguments, *SCALE)[0] == 0
 
 
-def test_no_discrepancy_is_accepted(run, folder, tmp_path):
-    out, other = tmp_path / "predictions.csv", tmp_path / "other.csv"
-    arguments = ["predict", folder / "fit.nc", folder / "mixtures.csv", *SCALE]
-    assert run(*arguments, "--no-discrepancy", "--out", out)[0] == 0
-    assert run(*arguments, "--out", other)[0] == 0
-    # the fits here have no discrepancy to leave out
-    assert out.read_bytes() == other.read_bytes()
+def test_the_discrepancy_can_be_left_out(run, folder, tmp_path):
+    out, fit = tmp_path / "predictions.csv", bm.load(folder / "fit.nc")
+    arguments = ["predict", folder / "fit.nc", folder / "mixtures.csv", *SCALE, "--out", out]
+    mixtures = bm.read_mixtures(folder / "mixtures.csv", DOMAINS)
+    widths = []
+    for options in ([], ["--no-discrepancy"]):
+        assert run(*arguments, *options)[0] == 0
+        table = pd.read_csv(out)
+        expected = fit.predict(mixtures, 7e9, 1.4e11, discrepancy=not options).summary()
+        np.testing.assert_allclose(table[NUMBERS], expected[NUMBERS], rtol=1e-12)
+        widths.append(table["expected_upper"] - table["expected_lower"])
+    # 35 times the largest size, where the law's own misfit counts
+    assert (widths[1] < widths[0]).all()
 
 
 def test_predict_and_recommend_warn_of_failed_diagnostics(run, folder, tmp_path):
@@ -358,19 +365,27 @@ def test_recommendations_are_those_of_the_fit(recommended, folder):
         assert f"{weight:.3f}" in said
 
 
-def test_objectives_from_every_kind_of_file(recommended, folder, tmp_path):
-    kinds = {
-        "o.json": '{"code": 0.7, "target:chat": 0.3}',
-        "o.toml": 'code = 0.7\n"target:chat" = 0.3\n',
-        "o.csv": "name,weight\ncode,0.7\ntarget:chat,0.3\n",
-    }
-    objective = {"code": 0.7, "target:chat": 0.3}
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("o.json", '{"code": 0.7, "target:chat": 0.3}'),
+        ("o.toml", 'code = 0.7\n"target:chat" = 0.3\n'),
+        ("o.csv", "name,weight\ncode,0.7\ntarget:chat,0.3\n"),
+    ],
+)
+def test_every_kind_of_objective_file(name, text, tmp_path):
+    path = tmp_path / name
+    path.write_text(text)
+    assert read_objective(path, [*DOMAINS, "target:chat"]) == {"code": 0.7, "target:chat": 0.3}
+
+
+def test_an_objective_is_what_is_minimised(recommended, folder, tmp_path):
+    path, objective = tmp_path / "objective.json", {"code": 0.7, "target:chat": 0.3}
+    path.write_text(json.dumps(objective))
+    made, _ = recommended("--objective", path)
+    assert made["objective"] == objective
     expected = recommend(bm.load(folder / "few.nc"), 7e9, 1.4e11, objective=objective)
-    for name, text in kinds.items():
-        (tmp_path / name).write_text(text)
-        made, _ = recommended("--objective", tmp_path / name)
-        assert made["objective"] == objective
-        np.testing.assert_allclose(list(made["weights"].values()), expected.weights, atol=1e-6)
+    np.testing.assert_allclose(list(made["weights"].values()), expected.weights, atol=1e-6)
 
 
 def test_bounds_hold(recommended, tmp_path):
@@ -604,9 +619,9 @@ def test_from_a_table_to_a_recommendation(run, tmp_path):
     at_domains = table[table["domain"].isin(runs.domains)]
     observed = runs.losses.values.ravel()
     # the swarm's noise is 0.4%
-    assert np.mean(abs(at_domains["mean"] - observed) / observed) < 0.006
+    assert np.mean(abs(at_domains["mean"] - observed) / observed) < 0.005
     inside = (at_domains["lower"] <= observed) & (observed <= at_domains["upper"])
-    assert inside.mean() > 0.8
+    assert inside.mean() > 0.9
 
     out = tmp_path / "recommendation.json"
     scale = ["--n-params", 5e7, "--n-tokens", 1e9]

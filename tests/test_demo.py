@@ -63,9 +63,20 @@ def test_the_demonstration_makes_what_it_says(sampled, tmp_path, capsys):
     assert set(table["n_params"]) == {10 * runs.n_params.values.max()}
     assert set(table["n_tokens"]) == {10 * runs.n_tokens.values.max()}
     assert table["run_id"].unique().tolist() == ["recommended", "uniform", "swarm mean"]
-    mean = table[table["domain"] == "mean"].set_index("run_id")["mean"]
-    assert mean.idxmin() == "recommended"
-    np.testing.assert_allclose(mean["recommended"], recommendation["loss"]["mean"], rtol=1e-9)
+    average = runs.weights.values.mean(axis=0)
+    mixtures = pd.DataFrame(
+        [list(weights.values()), np.full(len(weights), 1 / len(weights)), average / average.sum()],
+        columns=[f"weight_{domain}" for domain in weights],
+    )
+    scale = 10 * runs.n_params.values.max(), 10 * runs.n_tokens.values.max()
+    fit = bm.load(out / "fit.nc")
+    expected = fit.predict(mixtures, *scale).summary()
+    np.testing.assert_allclose(table["mean"], expected["mean"], rtol=1e-9)
+    # of the three, the law prefers what it recommends
+    law_only = fit.predict(mixtures, *scale, discrepancy=False).draws["expected"]
+    means = law_only.sel(domain="mean").mean("draw").values
+    assert means.argmin() == 0
+    np.testing.assert_allclose(means[0], recommendation["loss"]["mean"], rtol=1e-9)
 
 
 def test_failed_diagnostics_are_exit_code_3(sampled, tmp_path, capsys):
