@@ -1,5 +1,6 @@
 """Do the chains agree? R-hat, effective draws, divergences, and chains that settled apart."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -36,6 +37,18 @@ class Diagnosis:
 
     def __repr__(self) -> str:
         return self.text
+
+    def to_json(self) -> str:
+        """As text, for a fit's file."""
+        table = self.table.to_dict(orient="split")
+        return json.dumps({"passed": self.passed, "table": table, "text": self.text})
+
+    @classmethod
+    def from_json(cls, text: str) -> "Diagnosis":
+        """What `to_json` wrote."""
+        entries = json.loads(text)
+        table = pd.DataFrame(**entries["table"]).rename_axis("variable")
+        return cls(entries["passed"], table, entries["text"])
 
 
 def diagnose(checked: xr.Dataset, stats: xr.Dataset) -> Diagnosis:

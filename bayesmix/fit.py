@@ -6,6 +6,7 @@ import os
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from importlib.metadata import version
 from io import StringIO
 from pathlib import Path
@@ -80,6 +81,11 @@ class Fit:
 
     def diagnose(self) -> Diagnosis:
         """Check that the chains agree; see `Diagnosis`."""
+        return self._diagnosis
+
+    @cached_property
+    def _diagnosis(self) -> Diagnosis:
+        """Computed once, and saved: R-hat and ESS of every prediction take seconds."""
         checked = self.posterior["posterior"].to_dataset()
         checked = checked.assign({"predictions at the data": fitted_losses(self)})
         return diagnose(checked, self.posterior["sample_stats"].to_dataset())
@@ -108,6 +114,7 @@ class Fit:
             "runs_hash": self.runs.hash,
             "weight_resolution": self.runs.weight_resolution,
             "runs_source": self.runs.source,
+            "diagnosis": self.diagnose().to_json(),
             "priors": json.dumps(
                 {n: {"kind": type(p).__name__, **asdict(p)} for n, p in self.priors.items()}
             ),
@@ -310,7 +317,9 @@ def load(path: str | os.PathLike) -> Fit:
         name: getattr(prior_module, entry.pop("kind"))(**entry)
         for name, entry in json.loads(tree.attrs["priors"]).items()
     }
-    law = tree.attrs["law"]
+    law, diagnosis = tree.attrs["law"], Diagnosis.from_json(tree.attrs["diagnosis"])
     del tree["runs"]
     tree.attrs = {}
-    return Fit(tree, runs, law, priors)
+    fit = Fit(tree, runs, law, priors)
+    fit.__dict__["_diagnosis"] = diagnosis
+    return fit

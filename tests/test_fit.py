@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import nutpie
+import pandas as pd
 import pytest
 import xarray as xr
 
@@ -79,6 +80,9 @@ def test_save_and_load_keep_everything(made: bm.Fit, tmp_path: Path) -> None:
     assert read.runs == made.runs
     assert read.law == made.law
     assert read.priors == made.priors
+    assert read.diagnose().text == made.diagnose().text
+    assert read.diagnose().passed is made.diagnose().passed
+    pd.testing.assert_frame_equal(read.diagnose().table, made.diagnose().table, check_dtype=False)
     for group in ("posterior", "sample_stats", "observed_data"):
         xr.testing.assert_identical(
             read.posterior[group].to_dataset().drop_attrs(),
@@ -118,7 +122,7 @@ def test_load_refuses_another_model_version(
     made: bm.Fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made.save(tmp_path / "fit.nc")
-    monkeypatch.setattr("bayesmix.fit.MODEL_VERSION", 999)
+    monkeypatch.setitem(bm.load.__globals__, "MODEL_VERSION", 999)
     with pytest.raises(bm.FitFileError, match="this bayesmix reads version 999: fit again"):
         bm.load(tmp_path / "fit.nc")
 
