@@ -20,7 +20,7 @@ from bayesmix.recommend import Recommendation, recommend
 from bayesmix.runs import Runs
 
 SWARM = "simulated"
-DRAWS = 500  # half the default, enough for the diagnostics of this swarm
+TUNE = 500  # half the default, enough for this swarm
 SCALE = 10  # the run to decide on, in multiples of the largest size and token count
 
 
@@ -63,7 +63,7 @@ def demo(out: Path, *, say: Callable[[str], None] = print, progressbar: bool = F
     say(f"The swarm {SWARM!r} is simulated: drawn from the law itself with known parameters.")
     say(f"{runs!r}")
     with interruptible():
-        fitted = fit(runs, draws=DRAWS, tune=DRAWS, progressbar=progressbar)
+        fitted = fit(runs, tune=TUNE, progressbar=progressbar)
     diagnosis = fitted.diagnose()
     say(diagnosis.text)
     n_params = SCALE * float(runs.n_params.max())
