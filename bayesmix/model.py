@@ -2,7 +2,7 @@
 
 Sampled are levels (the loss of each component at the reference), shares (how a level splits into
 irreducible, capacity, noise and head) and exponents; E, c, A, G and Q follow in closed form, all
-positive by construction (see `docs` in README and Dai & Zheng, arXiv 2606.08167, Theorem 4.1).
+positive by construction (Dai & Zheng, arXiv 2606.08167, Theorem 4.1).
 """
 
 import math
