@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bayesmix.discrepancy import CORRELATION, PER_EFOLD, discrepancy_draws, efolds_outside
-from tests.synthetic import fit_of, parameters, swarm
+from synthetic import fit_of, parameters, swarm
 
 N_DRAWS = 40_000
 

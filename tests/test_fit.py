@@ -11,7 +11,7 @@ import xarray as xr
 import bayesmix as bm
 from bayesmix.diagnostics import diagnose
 from bayesmix.model import build_model, kept_variables
-from tests.synthetic import fit_of, parameters, swarm
+from synthetic import fit_of, parameters, swarm
 
 
 def _chains(*offsets: float, n_draws: int = 1000, seed: int = 0) -> xr.Dataset:
@@ -167,7 +167,7 @@ def test_chains_leave_the_spurious_mode(small: bm.Runs) -> None:
     }
     posteriors = []
     for points in (None, bad):
-        compiled = nutpie.compile_pymc_model(model, initial_points=points, jitter_rvs=set())
+        compiled = nutpie.compile_pymc_model(model, initial_points=points)
         tree = nutpie.sample(
             compiled, draws=300, tune=500, chains=1, seed=3, progress_bar=False,
             save_warmup=False, extra_doublings=1,
