@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
+from synthetic import fit_of, parameters, swarm
 
 from bayesmix.discrepancy import CORRELATION, PER_EFOLD, discrepancy_draws, efolds_outside
-from synthetic import fit_of, parameters, swarm
 
 N_DRAWS = 40_000
 

@@ -7,11 +7,11 @@ import nutpie
 import pandas as pd
 import pytest
 import xarray as xr
+from synthetic import fit_of, parameters, swarm
 
 import bayesmix as bm
 from bayesmix.diagnostics import diagnose
 from bayesmix.model import build_model, kept_variables
-from synthetic import fit_of, parameters, swarm
 
 
 def _chains(*offsets: float, n_draws: int = 1000, seed: int = 0) -> xr.Dataset:
