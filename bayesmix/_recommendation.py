@@ -4,6 +4,7 @@ import html
 import json
 import math
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,11 +28,12 @@ class Recommendation:
     weights : DataArray, dim (domain)
         The mixture that minimises the posterior mean of the objective; fractions.
     loss : DataArray, dim (draw)
-        The objective's expected loss there, nats per token times the objective's weights.
+        The objective's expected loss there (law and discrepancy), nats per token times the
+        objective's weights.
     losses : Prediction
         Every loss there, of one row.
     optima : DataArray, dims (draw, domain)
-        The optimum of every posterior draw.
+        The optimum of the law of every posterior draw.
     objective : dict
         {domain or ``target:<name>``: weight}.
     bounds : Dataset, dim (domain)
@@ -40,6 +42,7 @@ class Recommendation:
         ``weights`` of other mixtures, and ``difference``: the recommendation's objective less
         theirs, draw by draw, so that negative is better. ``uniform``; ``best_observed``: of the
         swarm's mixtures the one with the least posterior mean; ``swarm_mean``. Coord ``run_id``.
+        Blank where the law has no finite loss for a domain without tokens.
     warnings : tuple of str
         Sentences that the reader should see.
     convergence : dict
@@ -139,11 +142,7 @@ class Recommendation:
 
     def _new_run(self) -> xr.DataArray:
         """The objective of a new run, its noise included, draw by draw."""
-        drawn = self.losses.draws["loss"].isel(row=0, drop=True)
-        counted = {name: weight for name, weight in self.objective.items() if weight > 0}
-        names = list(counted)
-        weights = xr.DataArray(list(counted.values()), {"domain": names}, "domain")
-        return (drawn.sel(domain=names) * weights).sum("domain", skipna=False)
+        return weighted(self.losses.draws["loss"], self.objective).isel(row=0, drop=True)
 
     def _domain_losses(self) -> list[dict[str, Any]]:
         summary = self.losses.summary(PROB)
@@ -182,18 +181,31 @@ class Recommendation:
         return f"<p>{first}</p>{table}<p>{sentences}</p>"
 
 
+def weighted(losses: xr.DataArray, objective: Mapping[str, float]) -> xr.DataArray:
+    """The objective from losses with a dim ``domain``; a blank that it does not count is no matter.
+
+    Examples
+    --------
+    >>> losses = xr.DataArray([3.0, 2.0, np.nan], {"domain": ["web", "code", "books"]}, "domain")
+    >>> weighted(losses, {"web": 0.5, "code": 0.5, "books": 0.0}).item()
+    2.5
+    """
+    counted = {name: weight for name, weight in objective.items() if weight > 0}
+    weights = xr.DataArray(list(counted.values()), {"domain": list(counted)}, "domain")
+    return (losses.sel(domain=list(counted)) * weights).sum("domain", skipna=False)
+
+
 def _tails() -> list[float]:
     return [(1 - PROB) / 2, (1 + PROB) / 2]
 
 
 def _moments(draws: xr.DataArray) -> dict[str, float]:
-    with np.errstate(invalid="ignore"):  # a baseline may be infinitely worse
-        return {"mean": float(draws.values.mean()), "sd": float(draws.values.std())}
+    # values, since a blank among the draws is a blank
+    return {"mean": float(draws.values.mean()), "sd": float(draws.values.std())}
 
 
 def _interval(draws: xr.DataArray, prefix: str) -> dict[str, float]:
-    with np.errstate(invalid="ignore"):
-        low, high = np.quantile(draws.values, _tails())
+    low, high = np.quantile(draws.values, _tails())
     return {f"{prefix}lower": float(low), f"{prefix}upper": float(high)}
 
 
@@ -207,7 +219,7 @@ def _around(draws: xr.DataArray) -> str:
 
 
 def _finite(value: Any) -> Any:
-    """Plain JSON has no infinity: null in its place."""
+    """Plain JSON has no NaN: null in its place."""
     if isinstance(value, dict):
         return {key: _finite(one) for key, one in value.items()}
     if isinstance(value, list):

@@ -47,7 +47,7 @@ def project(
     Parameters
     ----------
     points : array, shape (P, K)
-    lower, upper : array, shape (K,)
+    lower, upper : array, shape (K,) or (P, K)
         Feasible: ``lower <= upper`` and ``sum lower <= 1 <= sum upper``.
     metric : array, shape (P, K), optional
         Distances are ``sum (h - z)^2 / metric``; 1 by default.
@@ -119,7 +119,7 @@ def minimise(
         (Q,) and gradients (Q, K). A value that is not finite is stepped back from.
     starts : array, shape (P, K)
         Projected first; values there must be finite.
-    lower, upper : array, shape (K,)
+    lower, upper : array, shape (K,) or (P, K)
         As in `project`.
     tolerance : float
         On `residual`.
@@ -138,7 +138,8 @@ def minimise(
     >>> minimise(parabola, np.array([[1.0, 0.0]]), np.zeros(2), np.ones(2)).points.round(6)
     array([[0.5, 0.5]])
     """
-    h = project(starts, lower, upper)
+    low, high = np.broadcast_to(lower, starts.shape), np.broadcast_to(upper, starts.shape)
+    h = project(starts, low, high)
     problem = np.arange(len(h))
     f, g = function(h, problem)
     best_h, best_f, best_g = h.copy(), f.copy(), g.copy()
@@ -147,7 +148,7 @@ def minimise(
     length = np.ones(len(h))
     idle = np.zeros(len(h), dtype=int)
     for step in range(1, max_steps + 1):
-        left = residual(h, g, lower, upper)
+        left = residual(h, g, low, high)
         near = f <= best_f[problem] + _ROUNDING * (1 + abs(f))
         done = left <= tolerance
         settled = done & near
@@ -159,8 +160,9 @@ def minimise(
         if not going.all():
             h, f, g, problem = h[going], f[going], g[going], problem[going]
             recent, length, idle = recent[going], length[going], idle[going]
+            low, high = low[going], high[going]
         metric = np.maximum(h, _LEAST_LENGTH) ** 2
-        d = project(h - length[:, None] * metric * g, lower, upper, metric) - h
+        d = project(h - length[:, None] * metric * g, low, high, metric) - h
         new_h, new_f, new_g = _search(function, problem, h, f, g, d, recent.max(axis=1))
         length = _spectral_length(new_h - h, new_g - g, metric, long=step % 2 == 0)
         h, f, g = new_h, new_f, new_g

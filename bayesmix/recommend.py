@@ -14,10 +14,11 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from bayesmix._recommendation import Recommendation
+from bayesmix._recommendation import Recommendation, weighted
 from bayesmix.fit import Fit
 from bayesmix.model import MODEL_VERSION
-from bayesmix.optima import Problem, draw_optima, inside, mean_optimum, problem
+from bayesmix.objective import Problem, problem
+from bayesmix.optima import draw_optima, inside, mean_optimum
 from bayesmix.optimise import minimise
 from bayesmix.predict import predict_at
 
@@ -57,7 +58,7 @@ def recommend(
     lower, upper : mapping or float, optional
         Bounds on the mixture's weights: {domain: value}, or one value for every domain.
     seed : int
-        Of the random starts and of the run noise.
+        Of the random starts, the discrepancy and the run noise.
 
     Returns
     -------
@@ -85,9 +86,12 @@ def recommend(
         best = again
     h = best.points[0]
 
-    value = at_target.values(np.concatenate([h[None], known]))
-    with np.errstate(invalid="ignore"):  # a baseline may be infinitely bad
-        difference = value[:, :1] - value[:, 1:]
+    # the discrepancy multiplies every loss alike in the mean, and so moves no optimum
+    at = pd.DataFrame({"n_params": float(n_params), "n_tokens": float(n_tokens)}, index=range(3))
+    losses = predict_at(fit, h[None], at[:1], seed=seed)
+    theirs = predict_at(fit, known, at, seed=seed)
+    loss = weighted(losses.draws["expected"], wanted).isel(row=0, drop=True)
+    difference = loss - weighted(theirs.draws["expected"], wanted).rename(row="baseline")
     names = list(fit.runs.domains)
     active = np.where(h <= low + _ACTIVE, "lower", np.where(h >= high - _ACTIVE, "upper", ""))
     convergence = {
@@ -97,11 +101,10 @@ def recommend(
         "draws_residual": float(optima.residuals.max()),
         "draws_converged": float((optima.residuals <= TOLERANCE).mean()),
     }
-    at = pd.DataFrame({"n_params": [float(n_params)], "n_tokens": [float(n_tokens)]})
     return Recommendation(
         weights=xr.DataArray(h, {"domain": names}, "domain", "weights"),
-        loss=xr.DataArray(value[:, 0], dims="draw", attrs={"units": "nats per token"}),
-        losses=predict_at(fit, h[None], at, seed=seed),
+        loss=loss.assign_attrs(units="nats per token"),
+        losses=losses,
         optima=xr.DataArray(optima.points, {"domain": names}, ("draw", "domain"), "optima"),
         objective=wanted,
         bounds=xr.Dataset(
@@ -111,7 +114,7 @@ def recommend(
         baselines=xr.Dataset(
             {
                 "weights": (("baseline", "domain"), known),
-                "difference": (("draw", "baseline"), difference),
+                "difference": (difference.dims, difference.values),
             },
             {
                 "baseline": ["uniform", "best_observed", "swarm_mean"],

@@ -7,17 +7,20 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.optimize
+import xarray as xr
 from hypothesis import given
 from hypothesis.extra.numpy import arrays
 from synthetic import fit_of, full_parameters, parameters, swarm
 
 from bayesmix import Diagnosis, Fit, runs_from_frame
 from bayesmix import law as laws
-from bayesmix.optima import problem
+from bayesmix.allocation import allocate
+from bayesmix.objective import problem
+from bayesmix.optima import draw_optima
 from bayesmix.optimise import minimise, project, residual
 from bayesmix.recommend import recommend
 
-N, D = 1e9, 2e10
+N, D = 1.5e8, 4e9  # within what `swarm` has, where the law has no discrepancy
 THREE = ("web", "code", "books")
 
 
@@ -292,6 +295,47 @@ def test_no_random_mixture_within_bounds_is_better(objective):
         assert (h <= high).all()
 
 
+@pytest.mark.parametrize("objective", [{"d1": 1.0}, {"d1": 0.7, "d4": 0.3}, None])
+def test_optima_on_kinks_have_no_feasible_direction_of_descent(objective):
+    # a domain that only helps others gets what it can have without capacity: a kink
+    k, n_draws = 6, 30
+    draws = parameters(names(k), n_draws=n_draws, spread=0.3, seed=8)
+    draws["log_H"] = draws["log_H"] + 2
+    fit = fit_of(draws, swarm(names(k)), chains=1)
+    of = problem(fit, N, D, objective or uniform_over(names(k)))
+    upper = np.array([1.0, 0.5, 1.0, 1.0, 1.0, 0.01])
+    found = draw_optima(of, np.full((1, k), 1 / k), np.zeros(k), upper)
+    assert (found.residuals <= 1e-6).all()
+    rng = np.random.default_rng(0)
+    swaps = np.eye(k)[:, None] - np.eye(k)[None]
+    directions = np.concatenate([swaps.reshape(-1, k), rng.normal(size=(300, k))])
+    weights = np.array([(objective or uniform_over(names(k))).get(d, 0.0) for d in names(k)])
+    kinks = 0
+    for s in range(n_draws):
+        one = {name: values[s : s + 1] for name, values in draws.items()}
+        h = found.points[s]
+        # feasible points a hair away, and the slope towards them
+        away = project(h + 1e-7 * directions, np.zeros(k), upper)
+        length = np.linalg.norm(away - h, axis=1)
+        away, length = away[length > 1e-9], length[length > 1e-9]
+        rise = losses(one, away)[0] @ weights - (losses(one, h[None])[0] @ weights)
+        assert (rise / length).min() >= -1e-6
+        kinks += (found.points[s] > 0).sum() > (capacity(one, h) > 1 + 1e-9).sum()
+    assert kinks >= (15 if objective else 0)
+
+
+def capacity(one, h):
+    """x / H of each domain, of one draw."""
+    allocated = allocate(
+        xr.DataArray(h, dims="domain"),
+        xr.DataArray(np.exp(one["log_c"][0]), dims="domain"),
+        xr.DataArray(one["b"][0], dims="domain"),
+        N,
+        float(np.exp(one["log_H"][0])),
+    )
+    return allocated.values / np.exp(one["log_H"][0])
+
+
 # --- what a recommendation carries ---
 
 
@@ -313,6 +357,22 @@ def test_the_default_objective_is_the_mean_over_domains_with_losses(rec, fit):
     asked = fit.predict(dict(zip(THREE, rec.weights.values, strict=True)), N, D, seed=4).draws
     np.testing.assert_allclose(rec.losses.draws["expected"], asked["expected"], rtol=1e-12)
     np.testing.assert_allclose(rec.losses.draws["loss"], asked["loss"], rtol=1e-12)
+
+
+def test_expected_losses_hold_the_discrepancy_beyond_the_fitted_scales(fit):
+    far = recommend(fit, 7e9, 1e11, seed=2)
+    asked = fit.predict(dict(zip(THREE, far.weights.values, strict=True)), 7e9, 1e11, seed=2)
+    mean = asked.draws["expected"].sel(domain="mean").isel(row=0)
+    np.testing.assert_allclose(far.loss, mean, rtol=1e-12)
+    draws = parameters(THREE, ("chat",), n_draws=40)
+    law = losses(draws, far.weights.values[None], n_params=7e9, n_tokens=1e11)
+    law = law[:, 0, :2].mean(axis=1)
+    uniform = fit.predict(dict.fromkeys(THREE, 1 / 3), 7e9, 1e11, seed=2).draws["expected"]
+    difference = far.loss - uniform.sel(domain="mean").isel(row=0)
+    found = far.baselines["difference"].sel(baseline="uniform")
+    # the same error of the law at both mixtures, so that it all but cancels
+    np.testing.assert_allclose(found, difference, atol=1e-12)
+    assert float(found.std()) < float((far.loss - law).std())
 
 
 def test_an_objective_is_a_weighted_sum_as_given(fit):
@@ -475,7 +535,7 @@ def test_json_has_no_infinities(tmp_path, monkeypatch):
     runs = runs_from_frame(table, weight_resolution=0.0)
     fit = fit_of(parameters(THREE, n_draws=8), runs, law="regression")
     rec = recommend(fit, N, D)
-    assert (rec.baselines["difference"].sel(baseline="swarm_mean") == -np.inf).all()
+    assert rec.baselines["difference"].sel(baseline="swarm_mean").isnull().all()
     rec.to_json(tmp_path / "r.json")
     made = json.loads((tmp_path / "r.json").read_text())
     assert made["baselines"]["swarm_mean"]["difference"]["mean"] is None
@@ -501,7 +561,14 @@ def test_json_is_whole_or_not_there(rec, tmp_path, monkeypatch):
 
 def test_it_prints_weights_intervals_and_warnings(rec):
     text = repr(rec)
-    for part in ("1e+09 parameters", "books", "90%", "equal-tailed", "best observed", "Warning: "):
+    for part in (
+        "1.5e+08 parameters",
+        "books",
+        "90%",
+        "equal-tailed",
+        "best observed",
+        "Warning: ",
+    ):
         assert part in text
     for name in THREE:
         assert f"{rec.weights.sel(domain=name).item():.4f}" in text
