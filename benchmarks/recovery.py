@@ -53,7 +53,10 @@ def recover(swarm: Simulated, seed: int) -> pd.DataFrame:
         draws = posterior[name].transpose("sample", *truth.dims).values
         tables.append(_intervals(name, draws, truth.values))
     for name, runs in unseen().items():
-        prediction = fit.predict(runs.frame).draws.sel(domain=list(fit.components))
+        # the truth is the law itself: no discrepancy from it
+        prediction = fit.predict(runs.frame, discrepancy=False).draws.sel(
+            domain=list(fit.components)
+        )
         new = observe(runs, swarm.parameters, seed=seed)
         drawn = {
             "losses": (prediction["expected"], new.losses),
