@@ -28,6 +28,6 @@ def test_pile17(shared: Path, seed: int) -> None:
 
 def test_slimpajama7_up_to_310m(shared: Path) -> None:
     runs = bm.read_runs(shared / "data" / "slimpajama7.csv").where("n_params < 4e8")
-    fit = bm.fit(runs, checkpoints="last", progressbar=False)
+    fit = bm.fit(runs, progressbar=False)
     diagnosis = fit.diagnose()
     assert diagnosis.passed, diagnosis.text
