@@ -3,8 +3,8 @@
 Every law is wrong, and outside the data the misfit of its slopes dominates. The log loss of
 component i is off by ``u_i e_N + v_i e_D``, with e_N and e_D the e-folds by which log N and log D
 lie outside the fitted range and u, v normal with scale `PER_EFOLD` each, correlated across
-components by `CORRELATION`, since kin domains err together. The scale is a prior, not learned:
-0.6% of loss an e-fold gave honest intervals on two labs' swarms.
+components by `CORRELATION`, since kin domains err together. Both are assumptions: the scale is
+a rough figure, the correlation a guess, and neither is learned or calibrated yet.
 """
 
 import numpy as np
