@@ -138,7 +138,7 @@ def _along_kinks(
             return value, np.where(pinned[rows], 0.0, room[rows] * (slope + nu_bar * d_nu))
 
         low, high = (np.where(pinned, 0.0, bound / room) for bound in (lower, upper))
-        p = minimise(function, p, low, high, tolerance=1e-9, max_steps=200).points
+        p = minimise(function, p, low, high, tolerance=1e-9, max_steps=50).points
         h, d_nu = raised(room * p, every)
         slope = calm.at(h)[1]
         on = np.where(pinned, h, 0.0)

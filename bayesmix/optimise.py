@@ -19,7 +19,9 @@ _BACKTRACKS = 12
 _FAR = 1e3  # step length where no curvature is felt
 _PATIENCE = 25  # steps without progress after which a problem is left
 _ROUNDING = 1e-14  # of a value, relative
-_LEAST_LENGTH = 1e-2  # of the metric: a domain at weight 0 must be able to leave it
+# The metric's shortest length, pass by pass: a domain at weight 0 must be able to leave it, where
+# the best weights are small steps must be shorter, and at last some have to reach 0 in a long one
+_LEAST_LENGTHS = (1e-2, 1e-4, 1e-6, 1e-2)
 
 
 class Minima(NamedTuple):
@@ -124,8 +126,8 @@ def minimise(
     tolerance : float
         On `residual`.
     max_steps : int
-        Of each problem. A problem that makes no progress is left sooner: where the function has
-        a kink, gradients do not tend to zero and the residual says so.
+        Of each problem in each of four passes. A problem that makes no progress is left sooner:
+        where the function has a kink, gradients do not tend to zero and the residual says so.
 
     Returns
     -------
@@ -138,44 +140,70 @@ def minimise(
     >>> minimise(parabola, np.array([[1.0, 0.0]]), np.zeros(2), np.ones(2)).points.round(6)
     array([[0.5, 0.5]])
     """
-    low, high = np.broadcast_to(lower, starts.shape), np.broadcast_to(upper, starts.shape)
+    low, high = (np.broadcast_to(bound, starts.shape) for bound in (lower, upper))
+    best = _descend(function, starts, low, high, _LEAST_LENGTHS[0], tolerance, max_steps)
+    for least in _LEAST_LENGTHS[1:]:
+        going = np.flatnonzero(best.residuals > tolerance)
+        if not going.size:
+            break
+
+        def function_of(
+            points: np.ndarray, rows: np.ndarray, going: np.ndarray = going
+        ) -> tuple[np.ndarray, np.ndarray]:
+            return function(points, going[rows])
+
+        found = _descend(
+            function_of, best.points[going], low[going], high[going], least, tolerance, max_steps
+        )
+        for part, new in zip(best, found, strict=True):
+            part[going] = new
+    # steps end within rounding of a bound, on either side of it
+    points = np.where(best.points < low + _ROUNDING, low, best.points)
+    return best._replace(points=np.where(points > high - _ROUNDING, high, points))
+
+
+def _descend(
+    function: Function,
+    starts: np.ndarray,
+    low: np.ndarray,
+    high: np.ndarray,
+    least: float,
+    tolerance: float,
+    max_steps: int,
+) -> Minima:
+    """`minimise` in a metric of one shortest length, bounds of shape (P, K)."""
     h = project(starts, low, high)
     problem = np.arange(len(h))
     f, g = function(h, problem)
-    best_h, best_f, best_g = h.copy(), f.copy(), g.copy()
+    left = residual(h, g, low, high)
+    best = Minima(h.copy(), f.copy(), left.copy())
     recent = np.full((len(h), _MEMORY), -np.inf)
     recent[:, 0] = f
     length = np.ones(len(h))
     idle = np.zeros(len(h), dtype=int)
     for step in range(1, max_steps + 1):
-        left = residual(h, g, low, high)
-        near = f <= best_f[problem] + _ROUNDING * (1 + abs(f))
-        done = left <= tolerance
-        settled = done & near
-        for best, now in ((best_h, h), (best_f, f), (best_g, g)):
-            best[problem[settled]] = now[settled]
-        going = ~done & (idle < _PATIENCE)
+        going = (left > tolerance) & (idle < _PATIENCE)
         if not going.any():
             break
         if not going.all():
             h, f, g, problem = h[going], f[going], g[going], problem[going]
             recent, length, idle = recent[going], length[going], idle[going]
             low, high = low[going], high[going]
-        metric = np.maximum(h, _LEAST_LENGTH) ** 2
+        metric = np.maximum(h, least) ** 2
         d = project(h - length[:, None] * metric * g, low, high, metric) - h
         new_h, new_f, new_g = _search(function, problem, h, f, g, d, recent.max(axis=1))
         length = _spectral_length(new_h - h, new_g - g, metric, long=step % 2 == 0)
         h, f, g = new_h, new_f, new_g
+        left = residual(h, g, low, high)
         recent[:, step % _MEMORY] = f
-        gain = best_f[problem] - f
-        idle = np.where(gain > _ROUNDING * (1 + abs(f)), 0, idle + 1)
-        better = gain > 0
-        for best, now in ((best_h, h), (best_f, f), (best_g, g)):
-            best[problem[better]] = now[better]
-    # steps end within rounding of a bound, on either side of it
-    best_h = np.where(best_h < lower + _ROUNDING, lower, best_h)
-    best_h = np.where(best_h > upper - _ROUNDING, upper, best_h)
-    return Minima(best_h, best_f, residual(best_h, best_g, lower, upper))
+        # at the end values differ by rounding alone, and the residual tells points apart
+        gain = best.values[problem] - f
+        rounding = _ROUNDING * (1 + abs(f))
+        better = (gain > rounding) | ((gain >= -rounding) & (left < best.residuals[problem]))
+        for part, now in zip(best, (h, f, left), strict=True):
+            part[problem[better]] = now[better]
+        idle = np.where(better, 0, idle + 1)
+    return best
 
 
 def _search(
