@@ -1,67 +1,234 @@
-"""The law's own misfit beyond the fitted sizes and horizons: none inside, growing outside.
+"""The law's own misfit over scales: small at the data, growing outside.
 
-Every law is wrong, and outside the data the misfit of its slopes dominates. The log loss of
-component i is off by ``u_i e_N + v_i e_D``, with e_N and e_D the e-folds by which log N and log D
-lie outside the fitted range and u, v normal with scale `PER_EFOLD` each, correlated across
-components by `CORRELATION`, since kin domains err together. Both are assumptions: the scale is
-a rough figure, the correlation a guess, and neither is learned or calibrated yet.
+Every law is wrong. Its log loss of component i at mixture h, N parameters and D tokens is off by
+three parts, each with mean 0, whose components err together (``discrepancy_correlation``):
+
+- *offset*: all mixtures trained or evaluated at one (N, D), a *cell*, are off together: a
+  validation batch, a misfit of the law's curves, before a run's end its schedule. Independent over
+  cells, with scale ``offset_scale``, to which a checkpoint adds ``transient_scale`` for every
+  e-fold of tokens that its run has still to go; less the regression on (1, log N, log D) over the
+  cells, since a mean and slopes over the data are the law's business. At a new cell what the
+  regression has swallowed comes back as the error of its slopes, as in a prediction of least
+  squares. The scales are learned where cells outnumber regressors, and else are their priors.
+- *bend*: beyond the data the law's slopes wander, by ``bend_scale`` in one e-fold: twice-integrated
+  white noise in log N and log D, given none at the cells. Data hold next to nothing about it.
+- *tilt*: which mixture is better changes with scale. The misfit among mixtures, as large as the
+  noise at the data, grows outside as a linear function of the weights, by `TILT` of the noise in
+  one e-fold.
+
+All of it is Gaussian given the scales, so this module holds only linear algebra: the bases of the
+offsets that data can see, for `model.py`, and draws of the rest given those, for `predict.py`.
 """
+
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
 from bayesmix.runs import Runs
 
-PER_EFOLD = 0.006
-CORRELATION = 0.5
+SAME_SCALE = 0.02  # rows of one N whose log D differ by less were evaluated at one scale
+TILT = 0.5
+_HALF_WEIGHT = 0.5  # e-folds before a run's end at which a cell counts half in the regression
+_SAME_SIZE = 1e-9
+_ROUNDING = 1e-9
 
 
-def efolds_outside(values: np.ndarray, fitted: np.ndarray) -> np.ndarray:
-    """By how many e-folds positive values lie outside the range of the fitted ones.
+@dataclass(frozen=True)
+class Scales:
+    """The distinct (N, D) of a swarm, its *cells*.
+
+    Attributes
+    ----------
+    log_scale : array, shape (M, 2)
+        log N (parameters) and log D (tokens) of the cells.
+    row_cell : array, shape (R,)
+        Cell of each row of the swarm.
+    """
+
+    log_scale: np.ndarray
+    row_cell: np.ndarray
+
+    @property
+    def to_go(self) -> np.ndarray:
+        """E-folds of D from each cell to the last of its N, shape (M,)."""
+        same_n = abs(self.log_scale[:, :1] - self.log_scale[:, 0]) <= _SAME_SIZE
+        last = np.where(same_n, self.log_scale[:, 1], -np.inf).max(axis=1)
+        return last - self.log_scale[:, 1]
+
+    def hat(self, log_scale: np.ndarray) -> np.ndarray:
+        """Weights of the cells in a regression's prediction at other scales, shape (R, M).
+
+        The regressors are 1, log N and log D, of which the data may not tell the last two apart;
+        early cells count less.
+        """
+        origin = self.log_scale.mean(axis=0)
+        at, to = (
+            np.column_stack([np.ones(len(where)), where - origin])
+            for where in (self.log_scale, log_scale)
+        )
+        root_weight = 1 / np.hypot(1, self.to_go / _HALF_WEIGHT)
+        return to @ np.linalg.pinv(root_weight[:, None] * at, rcond=1e-6) * root_weight
+
+    def offset_bases(self) -> dict[str, np.ndarray]:
+        """Bases of what the regression leaves, each of shape (M, rank), by their scale's name."""
+        left = np.eye(len(self.log_scale)) - self.hat(self.log_scale)
+        return {
+            "offset_scale": _root(left @ left.T),
+            "transient_scale": _root(left * self.to_go**2 @ left.T),
+        }
+
+    def efolds_outside(self, log_scale: np.ndarray) -> np.ndarray:
+        """By how many e-folds scales lie outside the fitted range of N and of D, shape (R, 2)."""
+        low, high = self.log_scale.min(axis=0), self.log_scale.max(axis=0)
+        outside = np.maximum(log_scale - high, low - log_scale)
+        return np.where(outside > SAME_SCALE, outside, 0.0)
+
+
+def scales(runs: Runs) -> Scales:
+    """The cells of a swarm.
 
     Examples
     --------
-    >>> efolds_outside(np.array([1e8, 2e8, 1e9 * np.e]), np.array([1e8, 1e9])).round(3).tolist()
-    [0.0, 0.0, 1.0]
+    >>> from bayesmix.datasets import load_dataset
+    >>> scales(load_dataset("simulated")).log_scale.shape
+    (6, 2)
     """
-    log_values, log_fitted = np.log(values), np.log(fitted)
-    above, below = log_values - log_fitted.max(), log_fitted.min() - log_values
-    # a hair's breadth is rounding
-    return np.where(np.maximum(above, below) > 1e-9, np.maximum(above, below), 0.0)
+    log_n, log_d = np.log(runs.n_params.values), np.log(runs.n_tokens.values)
+    order = np.lexsort((log_d, log_n))
+    new = np.ones(len(order), dtype=bool)
+    new[1:] = (np.diff(log_n[order]) > _SAME_SIZE) | (np.diff(log_d[order]) > SAME_SCALE)
+    row_cell = np.empty(len(order), dtype=int)
+    row_cell[order] = np.cumsum(new) - 1
+    count = np.bincount(row_cell)
+    centres = [np.bincount(row_cell, values) / count for values in (log_n, log_d)]
+    return Scales(np.column_stack(centres), row_cell)
 
 
 def discrepancy_draws(
     runs: Runs,
+    posterior: Mapping[str, np.ndarray],
+    weights: np.ndarray,
     n_params: np.ndarray,
     n_tokens: np.ndarray,
-    n_draws: int,
-    n_components: int,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """Draws of the error in log loss.
+    """Draws of the misfit in log loss, given that at the fitted scales.
 
     Parameters
     ----------
     runs : Runs
-        What was fitted: the range of N and D.
+        What was fitted.
+    posterior : mapping
+        Draws on one leading axis S: ``offset_scale``, ``transient_scale``, ``bend_scale``,
+        ``discrepancy_correlation`` (S,), ``sigma`` and ``common`` (S, C), and ``offset``
+        (S, M, C) at the fitted cells.
+    weights : array, shape (R, K)
+        Mixtures predicted.
     n_params, n_tokens : array, shape (R,)
         N (parameters) and D (tokens) of the rows predicted.
-    n_draws, n_components : int
-        S and C.
     rng : Generator
 
     Returns
     -------
     array, shape (S, R, C)
-        One slope a draw, component and direction, so rows of one draw err together.
+        Rows of one draw err together, as do components.
     """
-    distances = (
-        efolds_outside(n_params, runs.n_params.values),
-        efolds_outside(n_tokens, runs.n_tokens.values),
-    )
-    error = np.zeros((n_draws, len(n_params), n_components))
-    for distance in distances:
-        common = rng.normal(size=(n_draws, 1))
-        own = rng.normal(size=(n_draws, n_components))
-        slope = np.sqrt(CORRELATION) * common + np.sqrt(1 - CORRELATION) * own
-        error += PER_EFOLD * slope[:, None, :] * distance[:, None]
+    cells = scales(runs)
+    rows = np.log(np.column_stack([n_params, n_tokens]).astype(float))
+    log_scale, place = np.unique(rows, axis=0, return_inverse=True)
+    error = _offsets(cells, posterior, log_scale, rng)
+    for axis in range(2):
+        covariance = _bend_covariance(cells.log_scale[:, axis], log_scale[:, axis])
+        bend = _correlated(_root(covariance), posterior, rng)
+        error += posterior["bend_scale"][:, None, None] * bend
+    error = error[:, place.reshape(-1), :]
+    outside = np.hypot(*cells.efolds_outside(rows).T)
+    if outside.any():
+        error += TILT * outside[:, None] * _tilts(runs, posterior, weights, rng)
     return error
+
+
+def _offsets(cells, posterior, log_scale, rng) -> np.ndarray:
+    """Of a fitted cell its own; elsewhere a new one, less what the regression has swallowed."""
+    gap = abs(log_scale[:, None, :] - cells.log_scale[None, :, :])
+    same = (gap[:, :, 0] <= _SAME_SIZE) & (gap[:, :, 1] <= SAME_SCALE)
+    nearest = np.where(same, gap[:, :, 1], np.inf).argmin(axis=1)
+    hat = cells.hat(log_scale)
+    own = _correlated(_root(hat @ hat.T + np.eye(len(hat))), posterior, rng)
+    early = _correlated(_root(hat * cells.to_go**2 @ hat.T), posterior, rng)
+    fresh = posterior["offset_scale"][:, None, None] * own
+    fresh += posterior["transient_scale"][:, None, None] * early
+    return np.where(same.any(axis=1)[:, None], posterior["offset"][:, nearest, :], fresh)
+
+
+def _bend_covariance(old: np.ndarray, new: np.ndarray) -> np.ndarray:
+    """Covariance at `new` of twice-integrated white noise whose regression on the line is law.
+
+    That is the process behind cubic splines, given that it is 0 at `old` and, if there is but one
+    such point, flat there.
+    """
+    knots = np.unique(old)
+    knots = knots[np.r_[True, np.diff(knots) > SAME_SCALE]]
+    if len(knots) == 1:
+        return twice_integrated(new - knots[0], new - knots[0])
+    a, b = knots[[0, -1]]
+
+    def bridge(x, y):
+        # from the first knot; less the line through the outermost, where the law fits
+        def line(z):
+            return ((z - a) / (b - a))[:, None]
+
+        ends = twice_integrated(np.array([b - a]), y - a)
+        cross = twice_integrated(x - a, np.array([b - a]))
+        edge = twice_integrated(np.array([b - a]), np.array([b - a]))
+        return (
+            twice_integrated(x - a, y - a)
+            - line(x) * ends
+            - cross * line(y).T
+            + edge * line(x) * line(y).T
+        )
+
+    inner = knots[1:-1]
+    weights = bridge(new, inner) @ np.linalg.pinv(bridge(inner, inner), hermitian=True)
+    return bridge(new, new) - weights @ bridge(inner, new)
+
+
+def twice_integrated(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Covariance of twice-integrated white noise that starts flat at 0 and runs both ways.
+
+    Examples
+    --------
+    >>> twice_integrated(np.array([0.0, 3.0]), np.array([3.0, -3.0])).tolist()
+    [[0.0, 0.0], [9.0, 0.0]]
+    """
+    low = np.minimum(abs(x[:, None]), abs(y[None, :]))
+    high = np.maximum(abs(x[:, None]), abs(y[None, :]))
+    return np.where(x[:, None] * y[None, :] > 0, low**2 * (3 * high - low) / 6, 0.0)
+
+
+def _tilts(runs, posterior, weights, rng) -> np.ndarray:
+    """A linear function of the weights: over the swarm's mixtures as large as the noise."""
+    fitted = runs.weights.values
+    centre = fitted.mean(axis=0)
+    spread = np.sqrt(((fitted - centre) ** 2).sum(axis=1).mean())
+    slopes = _correlated(np.eye(len(centre)), posterior, rng)
+    scale = np.hypot(posterior["sigma"], posterior["common"])[:, None, :]
+    return scale * np.einsum("rk,skc->src", (weights - centre) / max(spread, 1e-3), slopes)
+
+
+def _correlated(root: np.ndarray, posterior, rng) -> np.ndarray:
+    """Normal draws (S, R, C), covariance ``root root'`` over rows, correlated over components."""
+    n_draws, _, n_components = posterior["offset"].shape
+    common = rng.normal(size=(n_draws, root.shape[1], 1))
+    own = rng.normal(size=(n_draws, root.shape[1], n_components))
+    shared = posterior["discrepancy_correlation"][:, None, None]
+    z = np.sqrt(shared) * common + np.sqrt(1 - shared) * own
+    return np.einsum("rk,skc->src", root, z)
+
+
+def _root(covariance: np.ndarray) -> np.ndarray:
+    """A factor F with F F' = covariance, directions that are rounding left out."""
+    values, vectors = np.linalg.eigh((covariance + covariance.T) / 2)
+    kept = values > _ROUNDING * max(values.max(initial=0.0), 1e-3)
+    return vectors[:, kept] * np.sqrt(values[kept])

@@ -15,11 +15,12 @@ import pytensor.tensor as pt
 import xarray as xr
 
 from bayesmix import law as laws
-from bayesmix import ops
+from bayesmix import noise, ops
+from bayesmix.discrepancy import scales
 from bayesmix.priors import EXPONENT_MAX, Prior, default_priors, replace_priors
 from bayesmix.runs import Runs
 
-MODEL_VERSION = 1
+MODEL_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,8 @@ def build_model(
     Returns
     -------
     pymc.Model
-        With coords ``domain``, ``component`` (domains, then targets), ``run`` and ``row``.
+        With coords ``domain``, ``source``, ``component`` (domains, then targets), ``target``, ``run``
+        and ``cell`` (distinct N and D, see `discrepancy.Scales`).
 
     Raises
     ------
@@ -107,14 +109,16 @@ def build_model(
         "source": runs.domains,
         "component": components(runs),
         "target": runs.targets,
+        "run": np.unique(runs.run_ids.values),
+        "cell": np.arange(len(scales(runs).log_scale)),
     }
     with pm.Model(coords=coords) as model:
         parameters = _anchored_parameters(runs, ref, variant, prior)
         at = laws.points(
             runs.effective_weights().values, runs.n_params.values, runs.n_tokens.values
         )
-        log_loss = pt.log(ops.losses(parameters, at, variant))
-        _likelihood(runs, log_loss, prior, usable_cells(runs, variant))
+        loss = ops.losses(parameters, at, variant)
+        _likelihood(runs, loss, _offset(runs, prior), prior, usable_cells(runs, variant))
     return model
 
 
@@ -247,59 +251,63 @@ def weight_doubt(weights: np.ndarray, resolution: float, n_components: int) -> n
     return doubt
 
 
-def _likelihood(runs: Runs, log_loss, prior, usable: np.ndarray):
-    """Student-t noise in log loss; the checkpoints of a run and component are correlated.
+def _offset(runs: Runs, prior):
+    """The law's offsets in log loss at the fitted scales (M, C): see `discrepancy.py`."""
+    bases = scales(runs).offset_bases()
+    n_components = len(components(runs))
+    shared = pm.math.sigmoid(prior["discrepancy_correlation"].rv("discrepancy_logit"))
+    shared = pm.Deterministic("discrepancy_correlation", shared)
+    prior["bend_scale"].rv("bend_scale")  # of predictions beyond the data, which hold none of it
+    offset = pt.zeros((1, n_components))
+    for name, basis in bases.items():
+        scale = prior[name].rv(name)
+        common = pm.Normal(f"{name}_common_z", shape=(basis.shape[1], 1))
+        own = pm.Normal(f"{name}_z", shape=(basis.shape[1], n_components))
+        z = pt.sqrt(shared) * common + pt.sqrt(1 - shared) * own
+        offset += scale * pt.dot(basis, z)
+    return pm.Deterministic("offset", offset, dims=("cell", "component"))
 
-    The run-level effect is integrated out: the n checkpoints of one run and component are
-    multivariate t with scale ``sigma_i^2 ((1 - rho) I + rho 1 1')``; for n = 1 that is a t.
+
+def _likelihood(runs: Runs, loss, offset, prior, usable: np.ndarray):
+    """Student-t noise in log loss, and an effect of the run that its components share.
+
+    The effects of a run and component are integrated out, see `noise.py`; what all components of
+    a run share is Gaussian, ``common_i f_run``, and sampled.
     """
-    observed = observed_log_loss(runs)
-    row, component = np.nonzero(usable)
-    mean = prior["sigma_mean"].rv("sigma_mean")
-    spread = prior["sigma_spread"].rv("sigma_spread")
-    sigma = pm.Deterministic(
-        "sigma",
-        pt.exp(pm.Normal("sigma_log", mean, spread, dims="component")),
-        dims="component",
-    )
-    scale = sigma[component]
-    doubt = weight_doubt(runs.weights.values, runs.weight_resolution, observed.shape[1])
-    if doubt.any():
-        mean, spread = (
-            prior["doubt_mean"].rv("doubt_mean"),
-            prior["doubt_spread"].rv("doubt_spread"),
-        )
-        kappa = pm.Deterministic(
-            "sigma_weight",
-            pt.exp(pm.Normal("doubt_log", mean, spread, dims="component")),
-            dims="component",
-        )
-        scale = pt.sqrt(scale**2 + (kappa[component] * doubt[row, component]) ** 2)
-    dof = prior["dof"].rv("dof")
 
-    run_code = np.unique(runs.run_ids.values, return_inverse=True)[1]
-    group_code = run_code[row] * observed.shape[1] + component
-    _, group, size = np.unique(group_code, return_inverse=True, return_counts=True)
-    error = (pt.constant(observed[row, component]) - log_loss[row, component]) / scale
-    if size.max() > 1:
-        rho = pm.Deterministic(
-            "rho", pm.math.sigmoid(prior["checkpoint_correlation"].rv("rho_logit"))
-        )
-        squares = pt.zeros(size.size)
-        squares = pt.inc_subtensor(squares[group], error**2)
-        sums = pt.inc_subtensor(pt.zeros(size.size)[group], error)
-        distance = (squares - rho / (1 + (size - 1) * rho) * sums**2) / (1 - rho)
-        log_det = (size - 1) * pt.log1p(-rho) + pt.log1p((size - 1) * rho)
-    else:
-        distance, log_det = error**2, 0.0
-    log_density = (
-        pt.gammaln((dof + size) / 2)
-        - pt.gammaln(dof / 2)
-        - size / 2 * pt.log(dof * math.pi)
-        - log_det / 2
-        - (dof + size) / 2 * pt.log1p(distance / dof)
+    def of_components(name, prefix, *, informed):
+        values = pt.exp(_pooled(prefix, prior, "component", informed=informed))
+        return pm.Deterministic(name, values, dims="component")
+
+    observed = np.where(usable, observed_log_loss(runs), np.nan)
+    doubt = weight_doubt(runs.weights.values, runs.weight_resolution, observed.shape[1])
+    run = np.unique(runs.run_ids.values, return_inverse=True)[1]
+    cells = noise.cells(observed, doubt, scales(runs), run, repeats(runs))
+    sigma = of_components("sigma", "sigma", informed=True)
+    ratio = pt.exp(_pooled("common", prior, "component", informed=False))
+    common = pm.Deterministic("common", sigma * ratio, dims="component")
+    kappa = pt.zeros(observed.shape[1])
+    if doubt.any():
+        kappa = of_components("sigma_weight", "doubt", informed=True)
+    phi = rho = pt.constant(0.0)
+    if np.diff(cells.group_start).max() > 1:
+        phi = pm.Deterministic("phi", pm.math.sigmoid(prior["misfit_share"].rv("phi_logit")))
+        rho = phi
+    if np.diff(cells.run_start).max() > 1:
+        rho = phi + (1 - phi) * pm.math.sigmoid(prior["checkpoint_correlation"].rv("rho_logit"))
+        rho = pm.Deterministic("rho", rho)
+    effect = pm.Normal("run_z", dims="run")
+    dof = prior["dof"].rv("dof")
+    likelihood = ops.log_likelihood(
+        loss, offset, sigma, kappa, common, effect, dof, rho, phi, cells
     )
-    pm.Potential("log_likelihood", log_density.sum() - pt.log(scale).sum())
+    pm.Potential("log_likelihood", likelihood)
+
+
+def repeats(runs: Runs) -> np.ndarray:
+    """Code of the (mixture, N) of each row, shape (R,): equal where a run is repeated."""
+    points = np.column_stack([runs.weights.values, np.log(runs.n_params.values)]).round(9)
+    return np.unique(points, axis=0, return_inverse=True)[1].reshape(-1)
 
 
 # what the posterior keeps of the random variables: the rest is a rescaling of a Deterministic
@@ -307,6 +315,12 @@ def kept_variables(model: pm.Model) -> list[str]:
     """Names that a posterior keeps: hyper-parameters and everything in natural units."""
     raw = {v.name for v in model.free_RVs if v.name.endswith(("_z", "_logit", "_log", "_offset"))}
     return [v.name for v in model.unobserved_RVs if v.name not in raw]
+
+
+NOISE = ("sigma", "sigma_weight", "common", "dof")
+DISCREPANCY = (
+    "offset_scale", "transient_scale", "bend_scale", "discrepancy_correlation", "offset",
+)  # fmt: skip
 
 
 def law_draws(posterior: xr.Dataset, most: int | None = None) -> dict[str, np.ndarray]:
@@ -322,7 +336,7 @@ def law_draws(posterior: xr.Dataset, most: int | None = None) -> dict[str, np.nd
     Returns
     -------
     dict
-        The names in `law.PARAMETERS`, each of shape (S, ...).
+        The names in `law.PARAMETERS`, `NOISE` and `DISCREPANCY`, each of shape (S, ...).
     """
     n_chains, n_draws = posterior.sizes["chain"], posterior.sizes["draw"]
     total = n_chains * n_draws
@@ -346,4 +360,4 @@ def law_draws(posterior: xr.Dataset, most: int | None = None) -> dict[str, np.nd
         values = posterior[name].values
         return np.ascontiguousarray(values.reshape(total, *values.shape[2:])[keep])
 
-    return {name: stacked(name) for name in (*laws.PARAMETERS, "sigma", "sigma_weight", "dof")}
+    return {name: stacked(name) for name in (*laws.PARAMETERS, *NOISE, *DISCREPANCY)}

@@ -1,7 +1,7 @@
-"""The law's kernel as PyTensor Ops, for the sampler: Numba dispatch, exact pullbacks.
+"""The kernels of the law and of the noise as PyTensor Ops: Numba dispatch, exact pullbacks.
 
-Nothing is computed here: `LawOp` calls `law.forward`, its pullback `law.pullback`, and
-`ReferenceOp` the solver of `allocation`.
+Nothing is computed here: `LawOp` calls `law.forward`, its pullback `law.pullback`, `NoiseOp`
+`noise.log_likelihood`, and `ReferenceOp` the solver of `allocation`.
 """
 
 import math
@@ -15,7 +15,7 @@ from pytensor.graph.basic import Apply
 from pytensor.graph.op import Op
 from pytensor.link.numba.dispatch.basic import numba_njit, register_funcify_default_op_cache_key
 
-from bayesmix import allocation, law
+from bayesmix import allocation, law, noise
 
 _N_PARAMETERS = len(law.PARAMETERS)
 _SCALARS = ("g", "q", "log_H")
@@ -24,8 +24,9 @@ _TYPES = tuple(
     for name in law.PARAMETERS
 )
 # PyTensor keeps compiled Ops on disk under this key: an edited kernel must not meet its old code
-_SOURCES = (allocation.__file__, law.__file__, __file__)
+_SOURCES = (allocation.__file__, law.__file__, noise.__file__, __file__)
 _KERNEL = zlib.crc32(b"".join(Path(source).read_bytes() for source in _SOURCES))
+_N_NOISE = 9  # loss, offset, sigma, kappa, common, effect; dof, rho, phi
 _POINT_TYPES = (pt.dmatrix, pt.lvector, pt.dvector, pt.lvector, pt.dvector)
 
 
@@ -77,6 +78,36 @@ class LawPullbackOp(Op):
         )
         for storage, bar in zip(output_storage, bars[:-1], strict=True):
             storage[0] = np.asarray(bar)
+
+
+class NoiseOp(Op):
+    """Log likelihood (scalar); the further outputs are its derivatives by the first inputs.
+
+    Inputs: those of `noise.log_likelihood`.
+    """
+
+    __props__ = ()
+
+    def make_node(self, *values):
+        inputs = [pt.as_tensor_variable(value) for value in values]
+        bars = [value.type() for value in inputs[:_N_NOISE]]
+        return Apply(self, inputs, [pt.dscalar(), *bars])
+
+    def perform(self, node, inputs, output_storage):
+        value, bars = noise.log_likelihood(*map(_scalar, inputs))
+        for storage, output in zip(output_storage, (value, *bars), strict=True):
+            storage[0] = np.asarray(output)
+
+    def pullback(self, inputs, outputs, cotangents):
+        if not all(isinstance(c.type, DisconnectedType) for c in cotangents[1:]):
+            raise NotImplementedError("only the log likelihood can be differentiated")
+        bars = [cotangents[0] * bar for bar in outputs[1:]]
+        return [*bars, *(disconnected_type() for _ in inputs[_N_NOISE:])]
+
+    def connection_pattern(self, node):
+        n_outputs = len(node.outputs)
+        n_constant = len(node.inputs) - _N_NOISE
+        return [[True] * n_outputs] * _N_NOISE + [[False] * n_outputs] * n_constant
 
 
 class ReferenceOp(Op):
@@ -171,6 +202,27 @@ def _law_pullback_numba(op, node, **kwargs):
     return law_pullback, _KERNEL
 
 
+@register_funcify_default_op_cache_key(NoiseOp)
+def _noise_numba(op, node, **kwargs):
+    log_likelihood = noise.log_likelihood
+
+    @numba_njit
+    def noise_likelihood(
+        loss, offset, sigma, kappa, common, effect, dof, rho, phi,
+        observed, doubt, row_cell, row_run, rows, run_start, group_start,
+    ):  # fmt: skip
+        value, bars = log_likelihood(
+            loss, offset, sigma, kappa, common, effect, dof.item(), rho.item(), phi.item(),
+            observed, doubt, row_cell, row_run, rows, run_start, group_start,
+        )  # fmt: skip
+        return (
+            np.asarray(value), bars[0], bars[1], bars[2], bars[3], bars[4], bars[5],
+            np.asarray(bars[6]), np.asarray(bars[7]), np.asarray(bars[8]),
+        )  # fmt: skip
+
+    return noise_likelihood, _KERNEL
+
+
 @register_funcify_default_op_cache_key(ReferenceOp)
 def _reference_numba(op, node, **kwargs):
     solve = allocation.solve
@@ -218,6 +270,31 @@ def losses(parameters, at: law.Points, variant: law.Variant):
     """
     inputs = [pt.as_tensor_variable(parameters[name]) for name in law.PARAMETERS]
     return LawOp(variant)(*inputs, *map(pt.as_tensor_variable, at.arrays))[0]
+
+
+def log_likelihood(
+    loss, offset, sigma, kappa, common, effect, dof, rho, phi, cells: noise.Cells
+):
+    """Symbolic log likelihood of a swarm's log losses: see `noise.py`.
+
+    Parameters
+    ----------
+    loss : TensorVariable, shape (R, C)
+        The law's, nats per token.
+    offset, sigma, kappa, common, effect, dof, rho, phi : TensorVariable
+        Shapes (M, C), (C,), (C,), (C,), (runs,) and scalars.
+    cells : Cells
+    """
+    values = (loss, offset, sigma, kappa, common, effect, dof, rho, phi)
+    varying = NoiseOp()(*(pt.as_tensor_variable(v, dtype="float64") for v in values),
+                        *map(pt.as_tensor_variable, cells.arrays))[0]  # fmt: skip
+    size, count = np.unique(cells.group_sizes(), return_counts=True)
+    constant = (
+        pt.gammaln((dof + size) / 2)
+        - pt.gammaln(dof / 2)
+        - size / 2 * pt.log(dof * math.pi)
+    )  # fmt: skip
+    return varying + pt.dot(count, constant)
 
 
 def reference_log_x(weights, b, log_capacity, n_params: float, log_floor):

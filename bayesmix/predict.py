@@ -180,14 +180,12 @@ def predict_at(
     rng = np.random.default_rng(seed)
     if discrepancy:
         n_params, n_tokens = (mixtures[n].to_numpy(float) for n in ("n_params", "n_tokens"))
-        n_draws, _, n_components = expected.shape
-        expected *= np.exp(
-            discrepancy_draws(fit.runs, n_params, n_tokens, n_draws, n_components, rng)
-        )
+        expected *= np.exp(discrepancy_draws(fit.runs, draws, weights, n_params, n_tokens, rng))
     noise = rng.standard_t(draws["dof"][:, None, None], size=expected.shape)
     doubt = weight_doubt(weights, resolution, expected.shape[2])
     scale = np.hypot(draws["sigma"][:, None, :], draws["sigma_weight"][:, None, :] * doubt)
-    loss = expected * np.exp(scale * noise)
+    run = draws["common"][:, None, :] * rng.normal(size=expected.shape[:2])[:, :, None]
+    loss = expected * np.exp(run + scale * noise)
     return Prediction(
         xr.Dataset(
             {"expected": _named(fit, expected, mixtures), "loss": _named(fit, loss, mixtures)}

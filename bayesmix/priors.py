@@ -146,6 +146,18 @@ def default_priors(n_params: float, n_tokens: float) -> dict[str, Prior]:
         "doubt_mean": Normal(math.log(0.01), 1.0),
         "doubt_spread": LogNormal(0.0, 0.4),
         "dof": Gamma(2.0, 0.1),
+        # log of what all components of a run share, over sigma
+        "common_mean": Normal(math.log(0.5), 0.7),
+        "common_spread": spread,
+        # the law's misfit over scales, in log loss: of a new (N, D); of a checkpoint, for an e-fold
+        # of tokens to go; of the law's slopes in one e-fold beyond the data
+        "offset_scale": LogNormal(math.log(0.003), 0.5),
+        "transient_scale": LogNormal(math.log(0.006), 0.7),
+        "bend_scale": LogNormal(math.log(0.004), 0.5),
+        # logit of its correlation over components
+        "discrepancy_correlation": Normal(0.5, 1.0),
+        # logit of the share of sigma^2 that repeated runs have in common: misfit, not seed
+        "misfit_share": Normal(0.0, 1.5),
         # logit of the correlation of a run's checkpoints, domain by domain
         "checkpoint_correlation": Normal(1.0, 1.0),
     }
