@@ -336,7 +336,8 @@ def law_draws(posterior: xr.Dataset, most: int | None = None) -> dict[str, np.nd
     Returns
     -------
     dict
-        The names in `law.PARAMETERS`, `NOISE` and `DISCREPANCY`, each of shape (S, ...).
+        The names in `law.PARAMETERS`, `NOISE` and `DISCREPANCY`, each of shape (S, ...); of the
+        last two what the posterior holds.
     """
     n_chains, n_draws = posterior.sizes["chain"], posterior.sizes["draw"]
     total = n_chains * n_draws
@@ -352,6 +353,7 @@ def law_draws(posterior: xr.Dataset, most: int | None = None) -> dict[str, np.nd
         "log_Q": np.zeros(n_components),
         "q": np.array(1.0),
         "sigma_weight": np.zeros(n_components),
+        "common": np.zeros(n_components),
     }
 
     def stacked(name: str) -> np.ndarray:
@@ -360,4 +362,5 @@ def law_draws(posterior: xr.Dataset, most: int | None = None) -> dict[str, np.nd
         values = posterior[name].values
         return np.ascontiguousarray(values.reshape(total, *values.shape[2:])[keep])
 
-    return {name: stacked(name) for name in (*laws.PARAMETERS, *NOISE, *DISCREPANCY)}
+    names = (*laws.PARAMETERS, *NOISE, *DISCREPANCY)
+    return {name: stacked(name) for name in names if name in posterior or name in absent}

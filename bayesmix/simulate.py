@@ -13,6 +13,7 @@ import xarray as xr
 from scipy.special import expit
 
 from bayesmix import law as laws
+from bayesmix.discrepancy import scales
 from bayesmix._design import draw_design, stream
 from bayesmix.model import components, law_draws, reference, weight_doubt
 from bayesmix.prior_predictive import prior_fit
@@ -365,7 +366,8 @@ def _with_noise(design: Runs, losses: np.ndarray, parameters: xr.Dataset, seed: 
     """Student-t noise in log loss; a run's checkpoints share its scale, and have correlation rho.
 
     The checkpoints of a run and component are multivariate t with the scale matrix
-    ``sigma_i^2 ((1 - rho) I + rho 1 1')``, as in the model.
+    ``sigma_i^2 ((1 - rho) I + rho 1 1')``, as in the model; ``common`` (what the components of a
+    run share) and ``offset`` (of the design's own cells) come where the parameters have them.
     """
     rng = stream(seed, "noise")
     ids, run = np.unique(design.run_ids.values, return_inverse=True)
@@ -380,6 +382,10 @@ def _with_noise(design: Runs, losses: np.ndarray, parameters: xr.Dataset, seed: 
         doubt = weight_doubt(design.weights.values, design.weight_resolution, n_components)
         sigma = np.hypot(sigma, parameters["sigma_weight"].values * doubt)
     error = sigma * scale * (np.sqrt(rho) * shared + np.sqrt(1 - rho) * own)
+    if "common" in parameters:
+        error += parameters["common"].values * rng.normal(size=(ids.size, 1))[run]
+    if "offset" in parameters:
+        error += parameters["offset"].values[scales(design).row_cell]
     with np.errstate(over="ignore", invalid="ignore"):
         observed = losses * np.exp(error)
     # the law can be infinite at weight 0, and so can t noise with next to no degrees of freedom

@@ -16,6 +16,7 @@ import xarray as xr
 
 from bayesmix import Fit, Runs, default_priors, runs_from_frame
 from bayesmix import law as laws
+from bayesmix.discrepancy import scales
 from bayesmix.fit import _with_observed
 from bayesmix.model import components, reference
 
@@ -32,6 +33,8 @@ _DIMS = {
     "log_Q": ("component",),
     "sigma": ("component",),
     "sigma_weight": ("component",),
+    "common": ("component",),
+    "offset": ("cell", "component"),
 }
 
 
@@ -133,6 +136,11 @@ def fit_of(
     off |= set() if variant.transfer or runs.targets else {"tau"}
     kept = {name: np.asarray(value) for name, value in draws.items() if name not in off}
     total = len(draws["b"])
+    # inside the data no discrepancy but what the test states
+    still = dict.fromkeys(("offset_scale", "transient_scale", "bend_scale"), np.zeros(total))
+    n_cells = len(scales(runs).log_scale)
+    still["offset"] = np.zeros((total, n_cells, len(components(runs))))
+    kept = {**still, "discrepancy_correlation": np.full(total, 0.5), **kept}
     if total % chains:
         raise ValueError(f"{total} draws do not split into {chains} chains")
 
@@ -147,6 +155,7 @@ def fit_of(
         "component": list(components(runs)),
         "domain": list(runs.domains),
         "source": list(runs.domains),
+        "cell": range(n_cells),
     }
     shape = (chains, total // chains)
     stats = xr.Dataset(

@@ -1,52 +1,175 @@
-"""The law's misfit outside the data: none inside, of the stated size outside."""
+"""The law's misfit over scales: its parts against closed forms, least squares and simulation."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from synthetic import fit_of, parameters, swarm
 
-from bayesmix.discrepancy import CORRELATION, PER_EFOLD, discrepancy_draws, efolds_outside
+from bayesmix import runs_from_frame
+from bayesmix.discrepancy import TILT, _bend_covariance, discrepancy_draws, scales, twice_integrated
 
 N_DRAWS = 40_000
+SD_ERROR = 5 / np.sqrt(2 * N_DRAWS)  # 5 standard errors of a standard deviation
 
 
-@pytest.fixture(scope="module")
-def runs():
-    return swarm(("web", "code", "books"))
+def _runs(scale: list[tuple[float, float]], n_mixtures: int = 6):
+    """Each mixture a run of every size, evaluated at every (N, D) that is listed."""
+    rng = np.random.default_rng(0)
+    rows = [
+        {
+            "run_id": f"m{m}_{n:g}",
+            "n_params": n,
+            "n_tokens": d,
+            "weight_web": h,
+            "weight_code": 1 - h,
+            "loss_web": 3.0,
+            "loss_code": 2.0,
+        }
+        for m, h in enumerate(rng.uniform(0.1, 0.9, n_mixtures))
+        for n, d in scale
+    ]
+    return runs_from_frame(pd.DataFrame(rows))
 
 
-def test_inside_the_data_there_is_none(runs) -> None:
+def _posterior(runs, **scale: float) -> dict[str, np.ndarray]:
+    n_cells, n_components = len(scales(runs).log_scale), len(runs.domains)
+    zero = dict.fromkeys(("offset_scale", "transient_scale", "bend_scale"), 0.0)
+    values = {**zero, "discrepancy_correlation": 0.5, **scale}
+    return {
+        **{name: np.full(N_DRAWS, value) for name, value in values.items()},
+        "offset": np.zeros((N_DRAWS, n_cells, n_components)),
+        "sigma": np.full((N_DRAWS, n_components), 0.003),
+        "common": np.full((N_DRAWS, n_components), 0.004),
+    }
+
+
+def _draws(runs, posterior, n, d, h=None) -> np.ndarray:
+    """Draws (S, R, C) at the swarm's mean mixture or at the given one."""
+    n, d = np.broadcast_arrays(np.atleast_1d(n), np.atleast_1d(d))
+    mixture = runs.weights.values.mean(axis=0) if h is None else np.asarray(h)
+    weights = np.tile(mixture, (len(n), 1))
+    return discrepancy_draws(runs, posterior, weights, n, d, np.random.default_rng(1))
+
+
+LATE = [(1e8, 1e9), (1e8, 2e9), (3e8, 1e9), (3e8, 2e9), (3e8, 4e9)]
+
+
+def test_rows_of_one_n_and_d_share_a_cell() -> None:
+    runs = _runs([(1e8, 1e9), (1e8, 1.01e9), (1e8, 2e9)])
+    cells = scales(runs)
+    assert len(cells.log_scale) == 2
+    tokens = runs.n_tokens.values
+    np.testing.assert_array_equal(cells.row_cell, (tokens > 1.5e9).astype(int))
+
+
+def test_the_regression_is_weighted_least_squares_that_counts_early_cells_less() -> None:
+    cells = scales(_runs(LATE))
+    np.testing.assert_allclose(cells.to_go, np.log([2, 1, 4, 2, 1]), atol=1e-12)
+    y = np.random.default_rng(0).normal(size=5)
+    x = np.column_stack([np.ones(5), cells.log_scale])
+    weight = 1 / (1 + (cells.to_go / 0.5) ** 2)
+    beta = np.linalg.solve(x.T * weight @ x, x.T * weight @ y)
+    new = np.log([[1e9, 1e10], [2e8, 3e9]])
+    want = np.column_stack([np.ones(2), new]) @ beta
+    np.testing.assert_allclose(cells.hat(new) @ y, want, rtol=1e-9)
+
+
+def test_offsets_in_the_model_have_no_mean_and_no_slopes() -> None:
+    cells = scales(_runs(LATE))
+    x = np.column_stack([np.ones(5), cells.log_scale - cells.log_scale.mean(axis=0)])
+    weight = 1 / (1 + (cells.to_go / 0.5) ** 2)
+    for name, basis in cells.offset_bases().items():
+        assert basis.shape == (5, 2), name
+        np.testing.assert_allclose(x.T * weight @ basis, 0.0, atol=1e-12)
+
+
+def test_one_cell_leaves_nothing_to_learn() -> None:
+    for basis in scales(_runs([(1e8, 1e9)])).offset_bases().values():
+        assert basis.shape == (1, 0)
+
+
+def test_a_fitted_cell_keeps_its_own_offset() -> None:
+    runs = _runs(LATE)
+    posterior = _posterior(runs, offset_scale=1.0, transient_scale=1.0, bend_scale=1.0)
+    posterior["offset"] = np.random.default_rng(0).normal(size=posterior["offset"].shape)
+    draws = _draws(runs, posterior, [1e8, 3e8], [2e9, 1e9])
+    # the draws' bends at the cells are 0 up to the root of rounding
+    np.testing.assert_allclose(draws, posterior["offset"][:, [1, 2]], atol=1e-5)
+
+
+def test_a_new_cell_errs_as_a_prediction_of_least_squares() -> None:
+    runs = _runs([(1e8, 1e9), (2e8, 1e9), (4e8, 1e9)])
+    posterior = _posterior(runs, offset_scale=0.003)
+    draws = _draws(runs, posterior, [4e8 * np.e**2], [1e9])
+    x = np.log([1.0, 2.0, 4.0])
+    outside = 2 + x[2] - x.mean()
+    want = 0.003 * np.sqrt(1 + 1 / 3 + outside**2 / ((x - x.mean()) ** 2).sum())
+    np.testing.assert_allclose(draws[:, 0].std(axis=0), want, rtol=SD_ERROR)
+    assert np.corrcoef(draws[:, 0], rowvar=False)[0, 1] == pytest.approx(
+        0.5, abs=5 / np.sqrt(N_DRAWS)
+    )
+
+
+def test_transients_of_early_cells_reach_new_cells_through_the_slopes() -> None:
+    runs = _runs(LATE)
+    cells = scales(runs)
+    posterior = _posterior(runs, transient_scale=0.01)
+    draws = _draws(runs, posterior, [6e8], [4e9])
+    want = 0.01 * np.linalg.norm(cells.hat(np.log([[6e8, 4e9]]))[0] * cells.to_go)
+    np.testing.assert_allclose(draws[:, 0].std(axis=0), want, rtol=SD_ERROR)
+
+
+def test_twice_integrated_noise_against_quadrature() -> None:
+    x, y = 1.3, 2.1
+    grid = (np.arange(20_000) + 0.5) * x / 20_000
+    want = ((x - grid) * (y - grid)).sum() * x / 20_000
+    got = twice_integrated(np.array([x]), np.array([y]))[0, 0]
+    assert got == pytest.approx(want, rel=1e-8)
+
+
+def test_bends_beyond_two_sizes_have_the_closed_form_and_none_inside_the_sizes() -> None:
+    gap, d = 1.2, np.array([0.0, 0.7, 2.5])
+    covariance = _bend_covariance(np.array([5.0, 5.0 + gap]), 5.0 + gap + d)
+    np.testing.assert_allclose(np.diag(covariance), d**2 * (gap + d) / 3, atol=1e-12)
+    one = _bend_covariance(np.array([5.0]), 5.0 + d)
+    np.testing.assert_allclose(np.diag(one), d**3 / 3, atol=1e-12)
+
+
+def test_bends_with_three_sizes_against_conditioning_on_values() -> None:
+    """With a diffuse line (variance 1e4) and exact values at the cells: universal kriging."""
+    old, new = np.array([0.0, 1.0, 2.5]), np.array([-1.0, 3.0, 4.0])
+    at = np.concatenate([old, new])
+    prior = twice_integrated(at, at) + 1e4 * (1 + np.outer(at, at))
+    k, ks, kss = prior[:3, :3], prior[3:, :3], prior[3:, 3:]
+    want = kss - ks @ np.linalg.solve(k, ks.T)
+    np.testing.assert_allclose(_bend_covariance(old, new), want, rtol=2e-3, atol=2e-3)
+
+
+def test_tilts_are_a_share_of_the_noise_for_an_e_fold_outside() -> None:
+    runs = _runs(LATE)
+    h = runs.weights.values
+    centre = h.mean(axis=0)
+    away = centre + [0.2, -0.2]
+    posterior = _posterior(runs)
+    outside = _draws(runs, posterior, [3e8 * np.e], [4e9 * np.e**2], away)[:, 0]
+    spread = np.sqrt(((h - centre) ** 2).sum(axis=1).mean())
+    want = TILT * 0.005 * np.sqrt(5) * np.linalg.norm(away - centre) / spread
+    np.testing.assert_allclose(outside.std(axis=0), want, rtol=SD_ERROR)
+    assert not _draws(runs, posterior, [3e8], [4e9], away).any()
+    np.testing.assert_allclose(_draws(runs, posterior, [3e9], [4e9], centre), 0.0, atol=1e-12)
+
+
+def test_predictions_take_it_in_both_intervals_or_leave_it_out() -> None:
+    runs = swarm(("web", "code", "books"))
+    draws = parameters(runs.domains, n_draws=400, spread=0.0)
+    fit = fit_of({**draws, "bend_scale": np.full(400, 0.01)}, runs)
+    mixture = dict(zip(runs.domains, runs.weights.values.mean(axis=0), strict=True))
     n, d = runs.n_params.values, runs.n_tokens.values
-    inside = discrepancy_draws(runs, n, d, 10, 3, np.random.default_rng(0))
-    assert not inside.any()
-
-
-def test_outside_it_grows_with_the_e_folds_and_is_correlated(runs) -> None:
-    n = runs.n_params.values.max() * np.exp([1.0, 2.0, 0.0, 1.0])
-    d = runs.n_tokens.values.max() * np.exp([0.0, 0.0, 3.0, 1.0])
-    error = discrepancy_draws(runs, n, d, N_DRAWS, 3, np.random.default_rng(0))
-    want = PER_EFOLD * np.array([1.0, 2.0, 3.0, np.sqrt(2)])
-    # 5 standard errors of a standard deviation
-    np.testing.assert_allclose(error.std(axis=0)[:, 0], want, rtol=5 / np.sqrt(2 * N_DRAWS))
-    assert abs(error.mean(axis=0)).max() < 5 * want.max() / np.sqrt(N_DRAWS)
-    correlation = np.corrcoef(error[:, 3], rowvar=False)
-    np.testing.assert_allclose(correlation[0, 1:], CORRELATION, atol=5 / np.sqrt(N_DRAWS))
-    # one slope a draw: rows along N are proportional
-    np.testing.assert_allclose(error[:, 1], 2 * error[:, 0], rtol=1e-9)
-
-
-def test_below_the_data_counts_too() -> None:
-    fitted = np.array([1e8, 1e9])
-    np.testing.assert_allclose(efolds_outside(1e8 / np.exp([2.0]), fitted), [2.0])
-
-
-def test_predictions_take_it_in_both_intervals_or_leave_it_out(runs) -> None:
-    fit = fit_of(parameters(runs.domains, n_draws=400, spread=0.0), runs)
-    mixture = dict.fromkeys(runs.domains, 1 / 3)
-    far = {"n_params": 1e12, "n_tokens": float(runs.n_tokens.values.max())}
+    far = {"n_params": n.max() * np.e**3, "n_tokens": float(d.max())}
     with_it = fit.predict(mixture, **far).draws
     without = fit.predict(mixture, **far, discrepancy=False).draws
     assert without["expected"].std("draw").max() < 1e-12
-    efolds = np.log(1e12 / runs.n_params.values.max())
     got = np.log(with_it["expected"]).std("draw").sel(domain="web").item()
-    assert got == pytest.approx(PER_EFOLD * efolds, rel=5 / np.sqrt(2 * 400))
+    gap = np.log(n.max() / n.min())
+    assert got == pytest.approx(0.01 * 3 * np.sqrt((gap + 3) / 3), rel=5 / np.sqrt(800))
     assert (with_it["loss"].std("draw") > without["loss"].std("draw")).all()

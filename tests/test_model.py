@@ -10,6 +10,7 @@ from scipy import stats
 import bayesmix as bm
 from bayesmix import law as laws
 from bayesmix import model as models
+from bayesmix.discrepancy import scales
 from bayesmix.priors import EXPONENT_MAX, LogNormal, Normal, default_priors, replace_priors
 
 DOMAINS, TARGETS = ("code", "web", "books"), ("exam",)
@@ -84,7 +85,7 @@ def test_everything_is_positive_and_exponents_are_bounded(transfer) -> None:
 def _log_likelihood(runs: bm.Runs, law: str, seed: int) -> tuple[float, dict[str, np.ndarray]]:
     """The model's log likelihood at one draw of the prior, and the draw."""
     model = models.build_model(runs, law)
-    kept = models.kept_variables(model)
+    kept = [*models.kept_variables(model), "run_z"]
     values = pm.draw([*(model[n] for n in kept), model["log_likelihood"]], random_seed=seed)
     return float(values[-1]), dict(zip(kept, values[:-1], strict=True))
 
@@ -107,6 +108,14 @@ def _fitted(runs: bm.Runs, law: str, draw: dict[str, np.ndarray]) -> np.ndarray:
     )[0]
 
 
+def _log_errors(runs: bm.Runs, law: str, draw: dict[str, np.ndarray]) -> np.ndarray:
+    """Log losses less the law's, the cells' offsets and the effect of each run."""
+    error = np.log(np.column_stack([runs.losses.values, runs.target_losses.values]))
+    error -= np.log(_fitted(runs, law, draw)) + draw["offset"][scales(runs).row_cell]
+    run = np.unique(runs.run_ids.values, return_inverse=True)[1]
+    return error - draw["common"] * draw["run_z"][run, None]
+
+
 _DIMS = {"E": ["component"], "b": ["domain"], "tau": ["component", "source"]}
 
 
@@ -114,8 +123,7 @@ _DIMS = {"E": ["component"], "b": ["domain"], "tau": ["component", "source"]}
 def test_one_checkpoint_is_an_independent_t(law: str) -> None:
     runs = _runs(zeros=True)
     got, draw = _log_likelihood(runs, law, seed=3)
-    loss = _fitted(runs, law, draw)
-    observed = np.column_stack([runs.losses.values, runs.target_losses.values])
+    error = _log_errors(runs, law, draw)
     unseen = np.column_stack([runs.weights.values == 0, np.zeros(len(runs), bool)])
     want = 0.0
     for row in range(len(runs)):
@@ -123,16 +131,14 @@ def test_one_checkpoint_is_an_independent_t(law: str) -> None:
             if law == "regression" and unseen[row, i]:
                 continue
             scale = np.hypot(draw["sigma"][i], draw["sigma_weight"][i] * unseen[row, i])
-            error = np.log(observed[row, i]) - np.log(loss[row, i])
-            want += stats.t.logpdf(error, draw["dof"], scale=scale)
+            want += stats.t.logpdf(error[row, i], draw["dof"], scale=scale)
     assert got == pytest.approx(want, rel=1e-10)
 
 
 def test_checkpoints_of_a_run_are_a_correlated_multivariate_t() -> None:
     runs = _runs(checkpoints=3)
     got, draw = _log_likelihood(runs, "transfer", seed=5)
-    error = np.log(np.column_stack([runs.losses.values, runs.target_losses.values]))
-    error -= np.log(_fitted(runs, "transfer", draw))
+    error = _log_errors(runs, "transfer", draw)
     rho = float(draw["rho"])
     shape = (1 - rho) * np.eye(3) + rho
     want = 0.0
@@ -141,6 +147,25 @@ def test_checkpoints_of_a_run_are_a_correlated_multivariate_t() -> None:
         for i in range(4):
             want += stats.multivariate_t.logpdf(
                 error[rows, i], shape=draw["sigma"][i] ** 2 * shape, df=float(draw["dof"])
+            )
+    assert got == pytest.approx(want, rel=1e-10)
+
+
+def test_runs_that_repeat_a_mixture_and_n_share_its_misfit() -> None:
+    frame = _runs(n_runs=4).frame
+    again = frame.assign(run_id=frame["run_id"] + "_again", loss_code=2.5, target_exam=2.1)
+    runs = bm.runs_from_frame(pd.concat([frame, again]))
+    got, draw = _log_likelihood(runs, "transfer", seed=7)
+    error = _log_errors(runs, "transfer", draw)
+    phi = float(draw["phi"])
+    assert "rho" not in draw
+    want = 0.0
+    for run in range(4):
+        for i in range(4):
+            want += stats.multivariate_t.logpdf(
+                error[[run, run + 4], i],
+                shape=draw["sigma"][i] ** 2 * np.array([[1.0, phi], [phi, 1.0]]),
+                df=float(draw["dof"]),
             )
     assert got == pytest.approx(want, rel=1e-10)
 

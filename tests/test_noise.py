@@ -1,0 +1,83 @@
+"""The noise kernel against SciPy's multivariate t and finite differences."""
+
+import numpy as np
+import pytest
+from scipy.special import gammaln
+from scipy.stats import multivariate_t
+
+from bayesmix import noise
+from bayesmix.discrepancy import Scales
+
+REPEAT = np.array([0, 0, 0, 0, 1, 1, 2, 2, 2])
+RUN = np.array([4, 4, 1, 2, 3, 3, 0, 5, 5])
+CELL = np.array([0, 1, 0, 1, 0, 1, 1, 0, 1])
+N_ROWS, N_COMPONENTS = 9, 3
+
+
+@pytest.fixture(scope="module")
+def cells() -> noise.Cells:
+    rng = np.random.default_rng(0)
+    observed = rng.normal(1.0, 0.1, size=(N_ROWS, N_COMPONENTS))
+    observed[2, 1] = observed[6, 0] = np.nan
+    observed[4:6, 2] = np.nan  # a whole run
+    doubt = np.where(rng.random(observed.shape) < 0.4, rng.random(observed.shape), 0.0)
+    return noise.cells(observed, doubt, Scales(np.zeros((2, 2)), CELL), RUN, REPEAT)
+
+
+def _parameters(rho: float, phi: float) -> dict:
+    rng = np.random.default_rng(1)
+    return {
+        "loss": np.exp(rng.normal(1.0, 0.1, size=(N_ROWS, N_COMPONENTS))),
+        "offset": rng.normal(0.0, 0.05, size=(2, N_COMPONENTS)),
+        "sigma": rng.uniform(0.3, 1.3, N_COMPONENTS),
+        "kappa": rng.uniform(0.1, 1.0, N_COMPONENTS),
+        "common": rng.uniform(0.1, 1.0, N_COMPONENTS),
+        "effect": rng.normal(size=6),
+        "dof": 3.3,
+        "rho": rho,
+        "phi": phi,
+    }
+
+
+@pytest.mark.parametrize(("rho", "phi"), [(0.0, 0.0), (0.6, 0.0), (0.3, 0.3), (0.6, 0.25)])
+def test_value_is_the_multivariate_t(cells, rho: float, phi: float) -> None:
+    p = _parameters(rho, phi)
+    want, sizes = 0.0, []
+    for group in range(3):
+        for i in range(N_COMPONENTS):
+            k = np.flatnonzero((REPEAT == group) & np.isfinite(cells.observed[:, i]))
+            if not k.size:
+                continue
+            correlation = np.where(RUN[k][:, None] == RUN[k], rho, phi)
+            np.fill_diagonal(correlation, 1.0)
+            scale = np.hypot(p["sigma"][i], p["kappa"][i] * cells.doubt[k, i])
+            mean = np.log(p["loss"][k, i]) + p["offset"][CELL[k], i]
+            mean += p["common"][i] * p["effect"][RUN[k]]
+            shape = scale[:, None] * correlation * scale
+            want += multivariate_t(mean, shape, df=3.3).logpdf(cells.observed[k, i])
+            n = k.size
+            want -= gammaln((3.3 + n) / 2) - gammaln(3.3 / 2) - n / 2 * np.log(3.3 * np.pi)
+            sizes.append(n)
+    got, _ = noise.log_likelihood(*p.values(), *cells.arrays)
+    assert got == pytest.approx(want, rel=1e-13)
+    np.testing.assert_array_equal(np.sort(cells.group_sizes()), np.sort(sizes))
+
+
+@pytest.mark.parametrize(("rho", "phi"), [(0.6, 0.0), (0.3, 0.3), (0.6, 0.25)])
+def test_gradient_against_central_differences(cells, rho: float, phi: float) -> None:
+    p = _parameters(rho, phi)
+    _, bars = noise.log_likelihood(*p.values(), *cells.arrays)
+    for (name, value), bar in zip(p.items(), bars, strict=True):
+        if name == "phi" and phi == 0.0:
+            continue  # its edge
+        flat = np.ravel(np.asarray(value, dtype=float))
+        for at in range(flat.size):
+            step = np.zeros_like(flat)
+            step[at] = 1e-6
+            ends = []
+            for sign in (1, -1):
+                moved = (flat + sign * step).reshape(np.shape(value))
+                moved = moved if moved.ndim else float(moved)
+                ends.append(noise.log_likelihood(*{**p, name: moved}.values(), *cells.arrays)[0])
+            want = (ends[0] - ends[1]) / 2e-6
+            assert np.ravel(bar)[at] == pytest.approx(want, rel=1e-6, abs=5e-9), (name, at)
