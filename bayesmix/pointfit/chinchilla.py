@@ -81,7 +81,10 @@ def fit(runs: Runs, rng: np.random.Generator, warm: xr.Dataset | None = None) ->
     n_needed, d_needed = (
         _ENOUGH if np.ptp(size) > 0 else 1 for size in (runs.n_params, runs.n_tokens)
     )
-    fitted = {key: np.full((len(names), len(mixtures)), np.nan) for key in power_start(np.ones(1), runs, rng)}
+    fitted = {
+        key: np.full((len(names), len(mixtures)), np.nan)
+        for key in power_start(np.ones(1), runs, rng)
+    }
     n_parameters, failed, at_bounds, losses = 0, [], [], []
     for i, m in np.ndindex(len(names), len(mixtures)):
         chosen = (of_row == m) & np.isfinite(observed[:, i])

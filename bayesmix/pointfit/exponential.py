@@ -157,7 +157,11 @@ def _fit_mixing(starts: Sequence[Values], mixtures: np.ndarray, levels: np.ndarr
 
 
 def _trend_start(
-    runs: Runs, terms: tuple[str, ...], losses: np.ndarray, n_mixtures: int, rng: np.random.Generator
+    runs: Runs,
+    terms: tuple[str, ...],
+    losses: np.ndarray,
+    n_mixtures: int,
+    rng: np.random.Generator,
 ) -> Values:
     power = power_start(losses, runs, rng)
     start = {"E": power["E"]}

@@ -14,7 +14,9 @@ def fit(runs: Runs, rng: np.random.Generator, warm: xr.Dataset | None = None) ->
     losses = np.exp(observed_log_loss(runs))
     seen = np.isfinite(losses)
     counts = seen.sum(axis=0)
-    means = np.where(counts > 0, np.where(seen, losses, 0).sum(axis=0) / np.maximum(counts, 1), np.nan)
+    means = np.where(
+        counts > 0, np.where(seen, losses, 0).sum(axis=0) / np.maximum(counts, 1), np.nan
+    )
     parameters = blank_parameters(runs).assign(mean=("component", means))
     loss = float(((losses - means) ** 2)[seen].mean())
     return Fitted(parameters, int((counts > 0).sum()), True, "closed form", (), loss)

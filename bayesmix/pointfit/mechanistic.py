@@ -32,9 +32,11 @@ BOUNDS: Bounds = {
     "q": (1e-2, 3.0),
     "floor": (1e-6, 0.5),
 }
-_DIMS: dict[str, Any] = {"log_c": "domain", "b": "domain"} | dict.fromkeys(
-    ("E", "log_A", "a", "log_G", "log_Q"), "component"
-) | {"tau": ("component", "source")}
+_DIMS: dict[str, Any] = (
+    {"log_c": "domain", "b": "domain"}
+    | dict.fromkeys(("E", "log_A", "a", "log_G", "log_Q"), "component")
+    | {"tau": ("component", "source")}
+)
 
 
 class _Searched:
@@ -73,7 +75,7 @@ class _Searched:
             "E": share[0],
             "capacity": share[1, :k],
             "b": rng.uniform(0.1, 0.5, k),
-            "floor": np.array(np.exp(rng.uniform(-8, -4))),
+            "floor": np.exp(rng.uniform(-8, -4)),
         }
         if self.variant.noise:
             start |= {"noise": share[2], "a": rng.uniform(0.1, 0.5, c)}
@@ -107,7 +109,7 @@ class _Searched:
             "g": p["g"],
             "log_Q": np.log(p["head_d"]) + p["q"] * self.log_d if "head_d" in p else absent,
             "q": p["q"],
-            "log_H": np.log(p["floor"]) + self.log_least_n,
+            "log_H": np.asarray(np.log(p["floor"]) + self.log_least_n),
         }
 
     def searched(self, kernel: Mapping[str, np.ndarray]) -> Values:
@@ -172,7 +174,7 @@ def fit(
     flags = variant.noise, variant.head
 
     def objective(p: Values) -> tuple[float, Values]:
-        kernel = list(searched.kernel(p).values())
+        kernel = [value[()] for value in searched.kernel(p).values()]
         loss, *kept = laws.forward(*kernel, *at, *flags)
         value, slope = huber(np.log(loss[usable]) - observed[usable])
         bar = np.zeros_like(loss)
@@ -180,18 +182,21 @@ def fit(
         bars = laws.pullback(*kernel, *at, *flags, *kept, bar)
         return value, searched.pullback(p, dict(zip(laws.PARAMETERS, bars, strict=False)))
 
-    seen = np.isfinite(observed).any(axis=0)
-    level = np.exp([np.median(x[np.isfinite(x)]) if x.any() else 0.0 for x in observed.T])
+    known = np.isfinite(observed)
+    seen = known.any(axis=0)
+    level = np.exp(
+        [np.median(x[k]) if k.any() else 0.0 for x, k in zip(observed.T, known, strict=True)]
+    )
     starts = [searched.start(level, rng) for _ in range(N_STARTS)]
     if warm is not None:
-        known = searched.searched({name: warm[name].values for name in laws.PARAMETERS})
-        starts = [{name: known[name] for name in starts[0]}]
+        before = searched.searched({name: warm[name].values for name in laws.PARAMETERS})
+        starts = [{name: before[name] for name in starts[0]}]
     end = _minimise(objective, starts)
     names = components(runs)
     parameters = xr.Dataset(
         {n: (_DIMS.get(n, ()), v) for n, v in searched.kernel(end.values).items()},
         {"component": list(names), "domain": list(runs.domains), "source": list(runs.domains)},
-    ).assign(observed=("component", np.isfinite(observed).any(axis=0)))
+    ).assign(observed=("component", seen))
     return Fitted(
         parameters,
         sum(np.size(value) for value in end.values.values()),
@@ -211,7 +216,7 @@ def evaluate(
     law: str,
 ) -> np.ndarray:
     """Losses (R, C), nats per token; NaN where the law's is infinite."""
-    values = {name: parameters[name].values for name in laws.PARAMETERS}
+    values = {name: parameters[name].values[()] for name in laws.PARAMETERS}
     at = laws.points(weights, n_params, n_tokens)
     loss = laws.evaluate(values, at, laws.LAWS[law])
     return np.where(np.isfinite(loss) & parameters["observed"].values, loss, np.nan)

@@ -86,7 +86,5 @@ def _lightgbm() -> Any:
     try:
         import lightgbm
     except ImportError:
-        raise ImportError(
-            "the law regmix needs LightGBM: pip install 'bayesmix[rivals]'"
-        ) from None
+        raise ImportError("the law regmix needs LightGBM: pip install 'bayesmix[rivals]'") from None
     return lightgbm

@@ -11,7 +11,7 @@ N_STARTS = 4
 _NEAR_BOUND = 0.01  # of the room between the bounds, on the scale of the search
 
 Values = dict[str, np.ndarray]
-Bounds = Mapping[str, tuple[float, float]]
+Bounds = dict[str, tuple[float, float]]
 
 
 class Fitted(NamedTuple):
