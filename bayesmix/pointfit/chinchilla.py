@@ -79,7 +79,7 @@ def fit(runs: Runs, rng: np.random.Generator, warm: xr.Dataset | None = None) ->
     parameters["mixtures"] = (("mixture", "source"), mixtures)
     rows = rows_at(parameters, mixtures[of_row], runs.n_params.values, runs.n_tokens.values)
     n_needed, d_needed = (
-        _ENOUGH if np.ptp(size) > 0 else 1 for size in (runs.n_params, runs.n_tokens)
+        _ENOUGH if np.ptp(size.values) > 0 else 1 for size in (runs.n_params, runs.n_tokens)
     )
     fitted = {
         key: np.full((len(names), len(mixtures)), np.nan)

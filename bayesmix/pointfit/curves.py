@@ -94,7 +94,7 @@ def fit_curve(
             bounds=(space.low, space.high),
             loss="huber",
             f_scale=HUBER,
-            ftol=1e-5,
+            ftol=1e-6,
             max_nfev=_MAX_STEPS,
         )
         ends.append(

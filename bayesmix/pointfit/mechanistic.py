@@ -185,7 +185,7 @@ def fit(
     known = np.isfinite(observed)
     seen = known.any(axis=0)
     level = np.exp(
-        [np.median(x[k]) if k.any() else 0.0 for x, k in zip(observed.T, known, strict=True)]
+        [np.median(x[k]) if k.any() else 0.0 for x, k in zip(observed.T, known.T, strict=True)]
     )
     starts = [searched.start(level, rng) for _ in range(N_STARTS)]
     if warm is not None:
@@ -241,7 +241,7 @@ def _minimise(
             jac=True,
             method="L-BFGS-B",
             bounds=np.column_stack([space.low, space.high]),
-            options={"maxiter": _MAX_STEPS, "maxfun": 2 * _MAX_STEPS, "ftol": 1e-7, "maxcor": 30},
+            options={"maxiter": _MAX_STEPS, "maxfun": 2 * _MAX_STEPS, "ftol": 1e-9, "maxcor": 30},
         )
         ends.append(
             Minimum(
