@@ -20,7 +20,7 @@ from bayesmix.pointfit.curves import (
 from bayesmix.pointfit.search import N_STARTS, Fitted, Minimum, Values
 from bayesmix.runs import Runs
 
-MIXING_BOUNDS = {"c": (1e-3, 20.0), "k": (1e-6, 1e3), "t": (-30.0, 30.0)}
+MIXING_BOUNDS = {"c": (1e-3, 20.0), "k": (1e-6, 1e3), "t": (-100.0, 100.0)}
 
 
 def mixing(p: Mapping[str, np.ndarray], rows: Rows) -> tuple[np.ndarray, Values]:

@@ -7,7 +7,7 @@ import numpy as np
 import xarray as xr
 
 HUBER = 0.05  # of log loss: an error beyond 5% counts as an outlier
-N_STARTS = 4
+N_STARTS = 8
 _NEAR_BOUND = 0.01  # of the room between the bounds, on the scale of the search
 
 Values = dict[str, np.ndarray]
