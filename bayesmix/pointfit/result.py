@@ -216,7 +216,7 @@ def point_fit(runs: Runs, law: str, *, seed: int = 0, warm: PointFit | None = No
     --------
     >>> from bayesmix import load_dataset
     >>> point_fit(load_dataset("simulated").checkpoints("last"), "mean").n_parameters
-    4
+    6
     """
     if law not in POINT_LAWS:
         raise ValueError(f"unknown law {law!r}; valid names: {', '.join(POINT_LAWS)}")
