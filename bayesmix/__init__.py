@@ -4,6 +4,7 @@ from bayesmix import plots
 from bayesmix.datasets import list_datasets, load_dataset
 from bayesmix.diagnostics import Diagnosis
 from bayesmix.fit import Fit, FitFileError, fit, load
+from bayesmix.pointfit import POINT_LAWS, PointFit, point_fit
 from bayesmix.predict import Prediction, predict
 from bayesmix.prior_predictive import prior_predictive
 from bayesmix.priors import Gamma, LogNormal, Normal, default_priors
@@ -19,12 +20,14 @@ from bayesmix.runs import (
 )
 
 __all__ = [
+    "POINT_LAWS",
     "Diagnosis",
     "Fit",
     "FitFileError",
     "Gamma",
     "LogNormal",
     "Normal",
+    "PointFit",
     "Prediction",
     "Recommendation",
     "Runs",
@@ -36,6 +39,7 @@ __all__ = [
     "load",
     "load_dataset",
     "plots",
+    "point_fit",
     "predict",
     "prior_predictive",
     "read_mixtures",

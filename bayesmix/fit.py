@@ -28,6 +28,7 @@ from bayesmix.model import (
     components,
     kept_variables,
     law_draws,
+    observed_domains,
     observed_log_loss,
     reference,
 )
@@ -76,8 +77,7 @@ class Fit:
     @property
     def observed_components(self) -> tuple[str, ...]:
         """The domains with observed losses, over which ``mean`` is taken."""
-        seen = np.isfinite(self.runs.losses.values).any(axis=0)
-        return tuple(d for d, s in zip(self.runs.domains, seen, strict=True) if s)
+        return observed_domains(self.runs)
 
     def diagnose(self) -> Diagnosis:
         """Check that the chains agree; see `Diagnosis`."""

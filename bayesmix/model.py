@@ -57,6 +57,12 @@ def components(runs: Runs) -> tuple[str, ...]:
     return (*runs.domains, *(f"target:{name}" for name in runs.targets))
 
 
+def observed_domains(runs: Runs) -> tuple[str, ...]:
+    """The domains with observed losses, over which ``mean`` is taken."""
+    seen = np.isfinite(runs.losses.values).any(axis=0)
+    return tuple(d for d, s in zip(runs.domains, seen, strict=True) if s)
+
+
 def observed_log_loss(runs: Runs) -> np.ndarray:
     """Log losses of rows and components, shape (R, C), NaN where not evaluated."""
     return np.log(np.concatenate([runs.losses.values, runs.target_losses.values], axis=1))

@@ -1,10 +1,12 @@
 """Where an objective is least at one N and D: for the posterior mean, and for every draw."""
 
+from typing import Protocol
+
 import numpy as np
 
 from bayesmix.kinks import settle
 from bayesmix.objective import Problem
-from bayesmix.optimise import Minima, minimise, project
+from bayesmix.optimise import Function, Minima, minimise, project
 
 _SEARCH_DRAWS = 200  # of the search from many starts; the polish takes all draws
 _RANDOM_STARTS = 16
@@ -13,8 +15,21 @@ _TIE = 1e-9  # nats
 _BASIN = 1e-2  # ends closer than this in every weight are one
 
 
+class Objective(Protocol):
+    """What `mean_optimum` asks of an objective; `Problem` is one."""
+
+    def thinned(self, most: int) -> "Objective":
+        """The same under at most so many draws."""
+
+    def values(self, points: np.ndarray) -> np.ndarray:
+        """Values at mixtures (P, K), shape (S, P)."""
+
+    def of_mean(self) -> Function:
+        """The mean over draws, as a function to minimise."""
+
+
 def mean_optimum(
-    of: Problem,
+    of: Objective,
     known: np.ndarray,
     lower: np.ndarray,
     upper: np.ndarray,
@@ -24,7 +39,7 @@ def mean_optimum(
 
     Parameters
     ----------
-    of : Problem
+    of : Objective
     known : array, shape (P, K)
         Mixtures to start from, beside those near the vertices and random ones.
     lower, upper : array, shape (K,)

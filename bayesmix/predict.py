@@ -10,8 +10,8 @@ import xarray as xr
 from bayesmix import law as laws
 from bayesmix.discrepancy import discrepancy_draws
 from bayesmix.fit import Fit
-from bayesmix.model import law_draws, weight_doubt
-from bayesmix.runs import floor_weights
+from bayesmix.model import components, law_draws, observed_domains, weight_doubt
+from bayesmix.runs import Runs, floor_weights
 
 MEAN = "mean"
 # draws x rows x components held at once: about 1 GiB with the noise beside it
@@ -127,7 +127,7 @@ def predict(
     ValueError
         If domains are missing or unknown, weights do not sum to 1, or N or D is not given.
     """
-    mixtures = _table(fit, weights, n_params, n_tokens)
+    mixtures = mixture_table(fit.runs.domains, weights, n_params, n_tokens)
     raw = mixtures[[f"weight_{d}" for d in fit.runs.domains]].to_numpy(float)
     return predict_at(
         fit,
@@ -188,15 +188,19 @@ def predict_at(
     loss = expected * np.exp(run + scale * noise)
     return Prediction(
         xr.Dataset(
-            {"expected": _named(fit, expected, mixtures), "loss": _named(fit, loss, mixtures)}
+            {
+                "expected": named_losses(fit.runs, expected, mixtures),
+                "loss": named_losses(fit.runs, loss, mixtures),
+            }
         ),
         mixtures,
     )
 
 
-def _named(fit: Fit, values: np.ndarray, mixtures: pd.DataFrame) -> xr.DataArray:
-    """Dims and coords, and the mean over observed domains beside the components."""
-    seen = [fit.components.index(name) for name in fit.observed_components]
+def named_losses(runs: Runs, values: np.ndarray, mixtures: pd.DataFrame) -> xr.DataArray:
+    """Dims and coords of losses (draw, row, component), and their mean over observed domains."""
+    names = components(runs)
+    seen = [names.index(name) for name in observed_domains(runs)]
     # with targets alone there is no such mean
     mean = (
         values[:, :, seen].mean(axis=2, keepdims=True)
@@ -208,7 +212,7 @@ def _named(fit: Fit, values: np.ndarray, mixtures: pd.DataFrame) -> xr.DataArray
         dims=("draw", "row", "domain"),
         coords={
             "row": np.arange(len(mixtures)),
-            "domain": [*fit.components, MEAN],
+            "domain": [*names, MEAN],
             "n_params": ("row", mixtures["n_params"].to_numpy(float)),
             "n_tokens": ("row", mixtures["n_tokens"].to_numpy(float)),
         },
@@ -216,14 +220,13 @@ def _named(fit: Fit, values: np.ndarray, mixtures: pd.DataFrame) -> xr.DataArray
     )
 
 
-def _table(
-    fit: Fit,
+def mixture_table(
+    domains: tuple[str, ...],
     weights: pd.DataFrame | xr.DataArray | Mapping[str, float],
     n_params: float | None,
     n_tokens: float | None,
 ) -> pd.DataFrame:
-    """The mixtures as a table with N and D, checked."""
-    domains = fit.runs.domains
+    """The mixtures as a table with N and D, checked; see `predict`."""
     if isinstance(weights, pd.DataFrame):
         table = weights.reset_index(drop=True).copy()
     elif isinstance(weights, xr.DataArray):

@@ -16,11 +16,12 @@ import xarray as xr
 
 from bayesmix._recommendation import Recommendation, weighted
 from bayesmix.fit import Fit
-from bayesmix.model import MODEL_VERSION
+from bayesmix.model import MODEL_VERSION, components, observed_domains
 from bayesmix.objective import Problem, problem
 from bayesmix.optima import draw_optima, inside, mean_optimum
 from bayesmix.optimise import minimise
 from bayesmix.predict import predict_at
+from bayesmix.runs import Runs
 
 __all__ = ["Recommendation", "recommend"]
 
@@ -73,8 +74,8 @@ def recommend(
     for name, size in {"n_params": n_params, "n_tokens": n_tokens}.items():
         if not (math.isfinite(size) and size > 0):
             raise ValueError(f"{name} must be positive and finite, got {size!r}")
-    wanted = _objective(fit, objective)
-    low, high = _bounds(fit.runs.domains, lower, upper)
+    wanted = checked_objective(fit.runs, objective)
+    low, high = checked_bounds(fit.runs.domains, lower, upper)
     at_target = problem(fit, n_params, n_tokens, wanted)
     row, known = _known_mixtures(fit, at_target)
     best, starts, agreed = mean_optimum(at_target, known, low, high, np.random.default_rng(seed))
@@ -145,15 +146,16 @@ def recommend(
     )
 
 
-def _objective(fit: Fit, objective: Mapping[str, float] | None) -> dict[str, float]:
+def checked_objective(runs: Runs, objective: Mapping[str, float] | None) -> dict[str, float]:
     """The objective's weights, checked; the mean over observed domains by default."""
-    valid = ", ".join(fit.components)
+    known = components(runs)
+    valid = ", ".join(known)
     if objective is None:
-        names = fit.observed_components
+        names = observed_domains(runs)
         if not names:
             raise ValueError(f"no domain has observed losses: give an objective over {valid}")
         return dict.fromkeys(names, 1 / len(names))
-    unknown = [name for name in objective if name not in fit.components]
+    unknown = [name for name in objective if name not in known]
     if unknown:
         raise ValueError(
             f"unknown name {', '.join(map(repr, unknown))} in the objective; valid names: {valid}"
@@ -167,7 +169,7 @@ def _objective(fit: Fit, objective: Mapping[str, float] | None) -> dict[str, flo
     return weights
 
 
-def _bounds(
+def checked_bounds(
     domains: tuple[str, ...],
     lower: Mapping[str, float] | float | None,
     upper: Mapping[str, float] | float | None,
