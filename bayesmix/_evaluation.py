@@ -106,7 +106,8 @@ class Evaluation:
         -------
         DataFrame
             ``law``; ``of``: ``domains`` (every cell), ``mean`` (over domains) or ``difference``
-            (of two runs' means); ``nominal, observed`` between 0 and 1; ``count`` of intervals.
+            (of two runs' means); ``nominal, observed`` between 0 and 1; ``count``: of intervals,
+            cells that a law leaves blank have none.
         """
         rows = []
         for law in self.refits["law"].unique():
@@ -121,8 +122,8 @@ class Evaluation:
                     "law": law,
                     "of": of,
                     "nominal": level / 100,
-                    "observed": scored[f"covered_{level}"].mean(skipna=False),
-                    "count": len(scored),
+                    "observed": scored[f"covered_{level}"].mean(),
+                    "count": int(scored[f"covered_{level}"].count()),
                 }
                 for of, scored in sets.items()
                 for level in LEVELS
