@@ -152,11 +152,11 @@ class Evaluation:
                 for table in (scored, positive.rename(columns={"mre": "mre_pos"}))
             ],
             axis=1,
-        )
+        ).unstack("law")
         rows = []
         for first, other in combinations(self.refits["law"].unique(), 2):
             for name in ("mre", "mre_pos", "mae", "crps"):
-                gap = by_run.loc[first, name] - by_run.loc[other, name]
+                gap = by_run[name, first] - by_run[name, other]
                 mean, se = gap.mean(skipna=False), gap.sem(skipna=False)
                 rows.append(
                     {

@@ -89,7 +89,7 @@ def evaluate(
     >>> from bayesmix.splits import LargestScale
     >>> made = evaluate(load_dataset("simulated"), ["mean"], LargestScale(), progressbar=False)
     >>> made.scores[["law", "split", "fold"]].values.tolist()
-    [['mean', 'largest-scale', '180M']]
+    [['mean', 'largest-scale', '400M']]
     """
     named = laws if isinstance(laws, Mapping) else {name: name for name in laws}
     sampler = {"draws": draws, "tune": tune, "chains": chains, "discrepancy": discrepancy}

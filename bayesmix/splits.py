@@ -65,7 +65,7 @@ class ByMixture:
     >>> from bayesmix.datasets import load_dataset
     >>> runs = load_dataset("simulated")
     >>> [fold.held_out.n_runs for fold in ByMixture(k=4).folds(runs)]
-    [9, 9, 9, 9]
+    [15, 15, 16, 14]
     """
 
     k: int = 5
@@ -106,7 +106,7 @@ class ByScale:
     --------
     >>> from bayesmix.datasets import load_dataset
     >>> [fold.name for fold in ByScale().folds(load_dataset("simulated"))]
-    ['20M', '60M', '180M']
+    ['50M', '150M', '400M']
     """
 
     name = "each-scale"
@@ -130,7 +130,7 @@ class LargestScale:
     --------
     >>> from bayesmix.datasets import load_dataset
     >>> (fold,) = LargestScale().folds(load_dataset("simulated"))
-    >>> fold.fitted.n_params.max() < fold.held_out.n_params.min()
+    >>> bool(fold.fitted.n_params.max() < fold.held_out.n_params.min())
     True
     """
 
