@@ -165,7 +165,7 @@ def _settings(law: "str | Fit | PointFit", options: dict[str, Any]) -> dict[str,
     ref = reference(law.runs)
     # defaults follow the scale of what is fitted, so only replacements are carried over
     defaults = default_priors(ref.n_params, ref.n_tokens)
-    priors = {n: prior for n, prior in law.priors.items() if prior != defaults[n]}
+    priors = {n: prior for n, prior in law.priors.items() if prior != defaults.get(n)}
     sizes = law.posterior["posterior"].sizes
     own = {"draws": sizes["draw"], "chains": sizes["chain"]}
     return {"law": name, "priors": priors, "options": {**options, **own}}
