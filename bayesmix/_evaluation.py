@@ -13,7 +13,7 @@ import pandas as pd
 
 from bayesmix._files import atomic_path
 from bayesmix.predict import MEAN
-from bayesmix.scores import LEVELS, aggregate, headline
+from bayesmix.scores import LEVELS, aggregate, headline, single
 
 # the columns that scores.json promises, in their order; others follow
 _FIRST = [
@@ -113,7 +113,7 @@ class Evaluation:
         for law in self.refits["law"].unique():
             cells = self.cells[self.cells["law"] == law]
             sets = {
-                "domains": cells[cells["weight"].notna()],
+                "domains": single(cells),
                 "mean": cells[cells["domain"] == MEAN],
                 "difference": self.pairs[self.pairs["law"] == law],
             }
@@ -141,7 +141,7 @@ class Evaluation:
             ``se`` over ``runs`` runs, each the average of its cells; ``tie``: within two standard
             errors of 0.
         """
-        cells = self.cells[self.cells["weight"].notna()]
+        cells = single(self.cells)
         error = abs(cells["predicted"] - cells["loss"])
         relative = 100 * error / cells["loss"]
         scored = cells[["law", "run_id", "crps"]].assign(mre=relative, mae=error)

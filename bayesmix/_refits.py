@@ -165,19 +165,16 @@ def _sampled(
 def _point(job: Refit, _: int | None) -> tuple[xr.DataArray, None, dict[str, Any]]:
     from bayesmix.pointfit import point_fit
 
-    held_out = job.held_out
     fitted = point_fit(job.fitted, job.law, **job.options)
-    predicted = fitted.predict(held_out.frame, held_out.n_params.values, held_out.n_tokens.values)
-    converged = bool(fitted.converged)
     facts = {
         "parameters": int(fitted.n_parameters),
         "seconds": float(fitted.seconds),
         "r_hat": None,
         "ess": None,
-        "converged": converged,
-        "diagnosis": "" if converged else "The optimiser did not converge.",
+        "converged": bool(fitted.converged),
+        "diagnosis": fitted.message,
     }
-    return predicted, None, facts
+    return fitted.predict(job.held_out.frame), None, facts
 
 
 def _n_parameters(fitted: Fit) -> int:

@@ -339,21 +339,24 @@ def evaluate(
         swarm = read_runs(runs)
     if where is not None:
         swarm = swarm.where(where)
-    with interruptible():
-        made = score_laws(
-            swarm,
-            law or ["transfer"],
-            splits[split],
-            checkpoints=checkpoints,
-            draws=draws,
-            tune=tune,
-            chains=chains,
-            seed=seed,
-            discrepancy=not no_discrepancy,
-            n_jobs=jobs,
-            cache=resume,
-            progressbar=sys.stderr.isatty(),
-        )
+    try:
+        with interruptible():
+            made = score_laws(
+                swarm,
+                law or ["transfer"],
+                splits[split],
+                checkpoints=checkpoints,
+                draws=draws,
+                tune=tune,
+                chains=chains,
+                seed=seed,
+                discrepancy=not no_discrepancy,
+                n_jobs=jobs,
+                cache=resume,
+                progressbar=sys.stderr.isatty(),
+            )
+    except ImportError as error:  # a rival's library, an extra that is not installed
+        raise BadInputError(str(error)) from None
     made.to_json(out)
     typer.echo(f"{made!r}\nwrote {out}")
     failed = made.refits[~made.refits["converged"]]

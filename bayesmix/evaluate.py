@@ -157,18 +157,16 @@ def _settings(law: "str | Fit | PointFit", options: dict[str, Any]) -> dict[str,
     """Name, priors and options of a law to refit; those of a fit come before the others."""
     name = law if isinstance(law, str) else law.law
     _refits.check_law(name)
-    if name not in LAWS:
-        return {"law": name, "priors": {}, "options": {"seed": options["seed"]}}
-    if isinstance(law, str):
-        return {"law": name, "priors": {}, "options": options}
-    assert isinstance(law, Fit)
-    ref = reference(law.runs)
-    # defaults follow the scale of what is fitted, so only replacements are carried over
-    defaults = default_priors(ref.n_params, ref.n_tokens)
-    priors = {n: prior for n, prior in law.priors.items() if prior != defaults.get(n)}
-    sizes = law.posterior["posterior"].sizes
-    own = {"draws": sizes["draw"], "chains": sizes["chain"]}
-    return {"law": name, "priors": priors, "options": {**options, **own}}
+    if isinstance(law, Fit):
+        ref = reference(law.runs)
+        # defaults follow the scale of what is fitted, so only replacements are carried over
+        defaults = default_priors(ref.n_params, ref.n_tokens)
+        priors = {n: prior for n, prior in law.priors.items() if prior != defaults.get(n)}
+        sizes = law.posterior["posterior"].sizes
+        own = {"draws": sizes["draw"], "chains": sizes["chain"]}
+        return {"law": name, "priors": priors, "options": {**options, **own}}
+    used = options if name in LAWS else {"seed": options["seed"]}
+    return {"law": name, "priors": {}, "options": used}
 
 
 def _run_all(

@@ -91,20 +91,21 @@ def score_runs(
     -------
     cells : DataFrame
         ``run_id, n_params, n_tokens, domain, weight`` and the columns of `score`. ``domain``
-        is also ``target:<name>``, and ``mean`` for the mean over `domains`, of runs with all of
-        them observed; the weight of either is NaN.
+        is also ``target:<name>``, and ``mean`` for the mean over `domains` (without any, over
+        targets), of runs with all of them observed; the weight of either is NaN.
     pairs : DataFrame
         ``run_id, other, n_params`` and the columns of `score`, of the mean loss of the one less
         that of the other: runs of one size with different mixtures.
     """
     names = [*domains, *(f"target:{t}" for t in runs.targets)]
     losses = np.hstack([runs.losses.sel(domain=list(domains)).values, runs.target_losses.values])
-    losses = _with_mean(losses, len(domains))
-    points = _with_mean(_values(predicted, names), len(domains))
+    n_mean = len(domains) or len(names)
+    losses = _with_mean(losses, n_mean)
+    points = _with_mean(_values(predicted, names), n_mean)
     ensemble = None
     if draws is not None:
         values = _values(draws.transpose("row", "draw", "domain"), names)
-        ensemble = np.moveaxis(_with_mean(values, len(domains)), 1, 2)
+        ensemble = np.moveaxis(_with_mean(values, n_mean), 1, 2)
     return (
         _cells(runs, domains, [*names, MEAN], losses, points, ensemble),
         _pairs(
@@ -149,12 +150,12 @@ def headline(cells: pd.DataFrame, pairs: pd.DataFrame) -> dict[str, float]:
     Returns
     -------
     dict
-        Those of `aggregate` over all cells of domains, and with ``_pos`` over those whose
+        Those of `aggregate` over all cells that are `single`, and with ``_pos`` over those whose
         printed weight is above 0; ``coverage_mean, width_mean`` of the mean loss and
         ``coverage_difference`` of pairs, 90%; ``spearman``, ``regret`` (see `ranking`).
     """
     of_mean = cells["domain"] == MEAN
-    of_domains = cells[~of_mean & cells["weight"].notna()]
+    of_domains = single(cells)
     positive = aggregate(of_domains[of_domains["weight"] > 0])
     mean = aggregate(cells[of_mean])
     return {
@@ -165,6 +166,12 @@ def headline(cells: pd.DataFrame, pairs: pd.DataFrame) -> dict[str, float]:
         "coverage_difference": aggregate(pairs)["coverage"],
         **ranking(cells[of_mean]),
     }
+
+
+def single(cells: pd.DataFrame) -> pd.DataFrame:
+    """Cells of single losses: of domains, or of targets where no domain has losses."""
+    of_domains = cells["weight"].notna()
+    return cells[of_domains if of_domains.any() else cells["domain"] != MEAN]
 
 
 def ranking(mean_cells: pd.DataFrame) -> dict[str, float]:

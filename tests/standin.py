@@ -12,15 +12,14 @@ from bayesmix import Runs
 class MeanFit:
     """What `point_fit` gives, as far as an evaluation looks at it."""
 
-    seconds, converged = 0.25, True
+    seconds, converged, message = 0.25, True, ""
 
     def __init__(self, runs: Runs, law: str) -> None:
         self.runs, self.law = runs, law
         self.losses = runs.losses.mean("row")
         self.n_parameters = self.losses.size
 
-    def predict(self, mixtures, n_params, n_tokens):
-        assert len(mixtures) == len(n_params) == len(n_tokens)
+    def predict(self, mixtures):
         losses = np.tile(self.losses.values, (len(mixtures), 1))
         if self.law == "blank":
             weights = mixtures[[f"weight_{d}" for d in self.runs.domains]].to_numpy()

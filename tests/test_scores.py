@@ -194,3 +194,29 @@ def test_equal_predictions_choose_at_random():
     made = ranking(cells)
     assert made["regret"] == pytest.approx(0.2)
     assert np.isnan(made["spearman"])
+
+
+def test_a_swarm_of_targets_is_scored_on_them():
+    runs = runs_from_frame(
+        pd.DataFrame(
+            {
+                "run_id": list("pq"),
+                "n_params": 1e8,
+                "n_tokens": 2e9,
+                "weight_a": [0.5, 0.8],
+                "weight_b": [0.5, 0.2],
+                "target_exam": [2.0, 3.0],
+                "target_chat": [4.0, 5.0],
+            }
+        )
+    )
+    predicted = xr.DataArray(
+        [[2.2, 4.0], [3.0, 5.5]], {"domain": ["target:exam", "target:chat"]}, ("row", "domain")
+    )
+    cells, pairs = score_runs(runs, (), predicted)
+    made = headline(cells, pairs)
+    assert made["mre"] == pytest.approx((10 + 0 + 0 + 10) / 4)
+    assert np.isnan(made["mre_pos"])
+    assert cells.loc[cells["domain"] == "mean", "loss"].tolist() == [3.0, 4.0]
+    assert pairs["predicted"].tolist() == pytest.approx([-1.15])
+    assert made["spearman"] == pytest.approx(1)

@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 
 from bayesmix.evaluate import Evaluation
 from bayesmix.plots._axes import ACCENT, FigSize, panels
+from bayesmix.scores import single
 
 _KINDS = {
     "domains": ("o", "-", "losses of domains"),
@@ -61,7 +62,7 @@ def plot_calibration(
     Traceback (most recent call last):
     ValueError: no law in the evaluation has intervals
     """
-    cells = evaluation.cells[evaluation.cells["weight"].notna() & evaluation.cells["pit"].notna()]
+    cells = single(evaluation.cells).dropna(subset="pit")
     with_intervals = list(cells["law"].unique())
     if law is None and not with_intervals:
         raise ValueError("no law in the evaluation has intervals")
