@@ -13,6 +13,7 @@ import pandas as pd
 
 from bayesmix._files import atomic_path
 from bayesmix.predict import MEAN
+from bayesmix.runs import _counted
 from bayesmix.scores import LEVELS, aggregate, headline, single
 
 # the columns that scores.json promises, in their order; others follow
@@ -208,8 +209,8 @@ class Evaluation:
     def _title(self) -> str:
         n_folds = len(self.refits[["split", "fold"]].drop_duplicates())
         return (
-            f"Held out by {', '.join(self.refits['split'].unique())}, {n_folds} folds, "
-            f"{self.cells['run_id'].nunique()} runs; mre and width in % of loss, mae, crps and "
+            f"Held out by {', '.join(self.refits['split'].unique())}, {_counted(n_folds, 'fold')}, "
+            f"{_counted(self.cells['run_id'].nunique(), 'run')}; mre and width in % of loss, mae, crps and "
             "regret in nats per token, coverage of 90% equal-tailed intervals"
         )
 
