@@ -207,11 +207,12 @@ class Evaluation:
 
     @property
     def _title(self) -> str:
-        n_folds = len(self.refits[["split", "fold"]].drop_duplicates())
+        folds = _counted(len(self.refits[["split", "fold"]].drop_duplicates()), "fold")
+        runs = _counted(self.cells["run_id"].nunique(), "run")
         return (
-            f"Held out by {', '.join(self.refits['split'].unique())}, {_counted(n_folds, 'fold')}, "
-            f"{_counted(self.cells['run_id'].nunique(), 'run')}; mre and width in % of loss, mae, crps and "
-            "regret in nats per token, coverage of 90% equal-tailed intervals"
+            f"Held out by {', '.join(self.refits['split'].unique())}, {folds}, {runs}; mre and "
+            "width in % of loss, mae, crps and regret in nats per token, coverage of 90% "
+            "equal-tailed intervals"
         )
 
     @property
