@@ -3,6 +3,7 @@
 from bayesmix import plots
 from bayesmix.datasets import list_datasets, load_dataset
 from bayesmix.diagnostics import Diagnosis
+from bayesmix.evaluate import Evaluation, compare, evaluate
 from bayesmix.fit import Fit, FitFileError, fit, load
 from bayesmix.pointfit import POINT_LAWS, PointFit, point_fit
 from bayesmix.predict import Prediction, predict
@@ -18,13 +19,18 @@ from bayesmix.runs import (
     runs_from_frame,
     write_runs,
 )
+from bayesmix.splits import ByMixture, ByScale, LargestScale
 
 __all__ = [
     "POINT_LAWS",
+    "ByMixture",
+    "ByScale",
     "Diagnosis",
+    "Evaluation",
     "Fit",
     "FitFileError",
     "Gamma",
+    "LargestScale",
     "LogNormal",
     "Normal",
     "PointFit",
@@ -33,7 +39,9 @@ __all__ = [
     "Runs",
     "RunsError",
     "RunsWarning",
+    "compare",
     "default_priors",
+    "evaluate",
     "fit",
     "list_datasets",
     "load",

@@ -1,7 +1,7 @@
 """The commands, thin: check, read, call, write, and say what happened.
 
-Exit codes: 0 done; 2 bad input, nothing written; 3 (`fit`, `demo`) done, but the sampler's
-diagnostics failed; 130 interrupted, nothing written.
+Exit codes: 0 done; 2 bad input, nothing written; 3 (`fit`, `evaluate`, `demo`) done, but the
+sampler's diagnostics failed; 130 interrupted, nothing written.
 """
 
 import math
@@ -288,6 +288,84 @@ def import_(
         )
     write_runs(swarm, out)
     typer.echo(f"{swarm!r}\nwrote {out}")
+
+
+@app.command()
+def evaluate(
+    runs: Annotated[Path, typer.Argument(metavar="RUNS.csv", help="The swarm; CSV or Parquet.")],
+    split: Annotated[
+        Literal["mixture", "largest-scale", "each-scale"],
+        typer.Option(help="What is held out: folds of mixtures, the largest size, each size."),
+    ],
+    out: Annotated[Path, typer.Option(help="The scores, a JSON file.")],
+    law: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="A law, sampled or a point fit; may be repeated."),
+    ] = None,
+    folds: Annotated[int, typer.Option(min=2, help="Of --split mixture.")] = 5,
+    checkpoints: Annotated[
+        Literal["late", "last", "all"],
+        typer.Option(help="Fitted of each run: at most four over its last 75%, the last, or all."),
+    ] = "late",
+    draws: Annotated[int, typer.Option(min=1, help="Draws kept of each chain.")] = 1000,
+    tune: Annotated[int, typer.Option(min=1, help="Warm-up draws of each chain.")] = 1000,
+    chains: Annotated[int, typer.Option(min=1)] = 4,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    where: Annotated[
+        str | None, typer.Option(metavar="EXPR", help="Rows to use, as in 'n_params < 4e8'.")
+    ] = None,
+    no_discrepancy: Annotated[
+        bool, typer.Option("--no-discrepancy", help="Leave out the law's own misfit.")
+    ] = False,
+    jobs: Annotated[int, typer.Option(help="Refits at once; -1 for one a core.")] = 1,
+    resume: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Keep finished refits there, and use those found."),
+    ] = None,
+) -> int:
+    """Refit laws without some runs, and score their predictions of those."""
+    check_out(out, runs)
+    if resume is not None:
+        check_folder(resume)
+    if jobs == 0:
+        raise BadInputError("--jobs 0: it is 1 or more, or -1 for one a core")
+    from bayesmix.evaluate import evaluate as score_laws
+    from bayesmix.law import LAWS
+    from bayesmix.runs import read_runs
+    from bayesmix.splits import ByMixture, ByScale, LargestScale
+
+    splits = {split.name: split for split in (ByMixture(folds, seed), ByScale(), LargestScale())}
+    with plain_warnings():
+        swarm = read_runs(runs)
+    if where is not None:
+        swarm = swarm.where(where)
+    try:
+        with interruptible():
+            made = score_laws(
+                swarm,
+                law or ["transfer"],
+                splits[split],
+                checkpoints=checkpoints,
+                draws=draws,
+                tune=tune,
+                chains=chains,
+                seed=seed,
+                discrepancy=not no_discrepancy,
+                n_jobs=jobs,
+                cache=resume,
+                progressbar=sys.stderr.isatty(),
+            )
+    except ImportError as error:  # a rival's library, an extra that is not installed
+        raise BadInputError(str(error)) from None
+    made.to_json(out)
+    typer.echo(f"{made!r}\nwrote {out}")
+    failed = made.refits[~made.refits["converged"]]
+    for refit in failed.itertuples():
+        complain("warning", f"{refit.law}, fold {refit.fold}: {refit.diagnosis}")
+    sampled = failed["law"].isin(LAWS).sum()
+    if sampled:
+        complain("warning", f"the sampler's diagnostics failed in {sampled} of the refits")
+    return NOT_CONVERGED if sampled else 0
 
 
 @app.command()

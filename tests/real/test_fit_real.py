@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import bayesmix as bm
-from benchmarks.heldout import score, split
+from benchmarks.heldout import Random70
 
 pytestmark = pytest.mark.filterwarnings("ignore::bayesmix.RunsWarning")
 
@@ -13,11 +13,10 @@ pytestmark = pytest.mark.filterwarnings("ignore::bayesmix.RunsWarning")
 @pytest.mark.parametrize("seed", [20, 42])
 def test_pile17(shared: Path, seed: int) -> None:
     """17 domains, one scale: the default fit passes its diagnostics and predicts what it claims."""
-    fitted, held_out = split(bm.read_runs(shared / "data" / "pile17_1b.csv"), seed)
-    fit = bm.fit(fitted, progressbar=False)
-    diagnosis = fit.diagnose()
-    assert diagnosis.passed, diagnosis.text
-    got = score(fit, held_out)
+    runs = bm.read_runs(shared / "data" / "pile17_1b.csv")
+    made = bm.evaluate(runs, ["transfer"], Random70(seed), progressbar=False)
+    assert made.refits["converged"].all(), made.refits["diagnosis"].iloc[0]
+    got = made.scores.iloc[0]
     assert got["mre_pos"] <= 0.85
     assert got["mre"] <= 1.5
     assert got["coverage"] >= 0.85
