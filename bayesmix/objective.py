@@ -1,7 +1,8 @@
 """An objective at one N and D, as functions to minimise.
 
-The objective is a weighted sum of the law's losses, of which `law.py` gives values and exact
-gradients. The mixtures are exact: a domain at 0 has no tokens.
+The objective is a weighted sum of expected losses, or the greatest of them: the law's, of which
+`law.py` gives values and exact gradients, times each draw's discrepancy. The mixtures are exact: a
+domain at 0 has no tokens.
 """
 
 from collections.abc import Mapping
@@ -10,11 +11,34 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from bayesmix import law as laws
+from bayesmix.discrepancy import discrepancy_draws
 from bayesmix.fit import Fit
+from bayesmix.lagrangian import Smoothed, Target
 from bayesmix.model import law_draws
-from bayesmix.optimise import Function
+from bayesmix.optimise import project
+from bayesmix.risk import Risk, is_tail, smooth, value
 
 _AT_ONCE = 8000  # evaluations in one call of the kernel
+_HUGE = 1e12  # nats, in place of infinite losses, of which no difference can be taken
+
+
+@dataclass(frozen=True)
+class Worst:
+    """The worst domain as an objective: the greatest of some weighted losses, draw by draw.
+
+    Attributes
+    ----------
+    weights : mapping, optional
+        {domain or ``target:<name>``: weight}; by default 1 for every domain with observed losses.
+        One over the loss of a mixture that is good enough puts unlike domains on one scale.
+
+    Examples
+    --------
+    >>> Worst({"web": 1.0, "code": 2.0}).weights["code"]
+    2.0
+    """
+
+    weights: Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -28,8 +52,10 @@ class Problem:
     variant : Variant
     n_params, n_tokens : float
         N (parameters) and D (tokens).
-    objective : array, shape (C,)
-        Non-negative weights over domains and targets.
+    objective : array, shape (S, C)
+        Non-negative weights over domains and targets, times the draw's discrepancy.
+    worst : bool
+        Whether the objective is the greatest of the weighted losses, not their sum.
     """
 
     parameters: tuple[np.ndarray, ...]
@@ -37,6 +63,7 @@ class Problem:
     n_params: float
     n_tokens: float
     objective: np.ndarray
+    worst: bool = False
 
     @property
     def n_draws(self) -> int:
@@ -45,7 +72,11 @@ class Problem:
 
     def subset(self, draws: np.ndarray) -> "Problem":
         """The same under some of the draws."""
-        return replace(self, parameters=tuple(values[draws] for values in self.parameters))
+        return replace(
+            self,
+            parameters=tuple(values[draws] for values in self.parameters),
+            objective=self.objective[draws],
+        )
 
     def thinned(self, most: int) -> "Problem":
         """The same under at most so many draws, evenly spaced."""
@@ -60,53 +91,149 @@ class Problem:
         loss = laws.evaluate_draws(
             *self.parameters, *at.arrays, self.variant.noise, self.variant.head
         )
-        return loss @ self.objective
+        loss *= self.objective[:, None, :]
+        return loss.max(axis=2) if self.worst else loss.sum(axis=2)
 
-    def at(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Objective (S,) and gradient (S, K), every draw at a mixture of its own (S, K)."""
+    def at(
+        self, points: np.ndarray, counted: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Weighted sum (S,), gradient (S, K) and losses (S, C), each draw at a mixture of its own.
+
+        `counted`, of shape (S, C), takes the place of the objective's weights.
+        """
         return laws.objective_draws(
             *self.parameters,
             np.ascontiguousarray(points),
             np.log(self.n_params),
             np.log(self.n_tokens),
-            self.objective,
+            self.objective if counted is None else counted,
             self.variant.noise,
             self.variant.head,
         )
 
-    def of_mean(self) -> Function:
-        """The posterior mean as a function to minimise, the same for every start."""
 
-        def function(points: np.ndarray, _: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            # several points in one call: starting threads costs more than a few draws do
-            size = max(_AT_ONCE // self.n_draws, 1)
-            values, gradients = [], []
-            for start in range(0, len(points), size):
-                some = points[start : start + size]
-                shape = (len(some), self.n_draws)
-                every = self.subset(np.tile(np.arange(self.n_draws), len(some)))
-                value, gradient = every.at(np.repeat(some, self.n_draws, axis=0))
-                values.append(value.reshape(shape).mean(axis=1))
-                gradients.append(gradient.reshape(*shape, -1).mean(axis=1))
-            return np.concatenate(values), np.concatenate(gradients)
-
-        return function
-
-    def of_draws(self) -> Function:
-        """Every draw's objective as a problem of its own."""
-
-        def function(points: np.ndarray, draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            these = self if len(draws) == self.n_draws else self.subset(draws)
-            return these.at(points)
-
-        return function
-
-
-def problem(fit: Fit, n_params: float, n_tokens: float, objective: Mapping[str, float]) -> Problem:
+def problem(
+    fit: Fit,
+    n_params: float,
+    n_tokens: float,
+    objective: Mapping[str, float],
+    *,
+    worst: bool = False,
+    seed: int = 0,
+) -> Problem:
     """The problem of a fit's posterior, for an objective {component: weight}."""
     weights = np.array([float(objective.get(name, 0.0)) for name in fit.components])
     draws = law_draws(fit.posterior["posterior"].to_dataset())
     # a loss outside the objective may be infinite at weight 0, and 0 x inf is no number
     draws["tau"][:, weights == 0] = 1.0
     parameters = tuple(draws[name] for name in laws.PARAMETERS)
-    return Problem(parameters, laws.LAWS[fit.law], float(n_params), float(n_tokens), weights)
+    factors = discrepancy_factors(fit, np.array([n_params]), np.array([n_tokens]), seed)[:, 0]
+    return Problem(
+        parameters,
+        laws.LAWS[fit.law],
+        float(n_params),
+        float(n_tokens),
+        weights * factors,
+        worst,
+    )
+
+
+def discrepancy_factors(
+    fit: Fit, n_params: np.ndarray, n_tokens: np.ndarray, seed: int
+) -> np.ndarray:
+    """What each draw's losses are multiplied by at R pairs of N and D, shape (S, R, C).
+
+    The same as in `predict` for the same seed.
+    """
+    posterior = fit.posterior["posterior"]
+    n_draws = posterior.sizes["chain"] * posterior.sizes["draw"]
+    rng = np.random.default_rng(seed)
+    errors = discrepancy_draws(
+        fit.runs, np.asarray(n_params), np.asarray(n_tokens), n_draws, len(fit.components), rng
+    )
+    return np.exp(errors)
+
+
+def draws_target(of: Problem) -> Target:
+    """Every draw's objective as a problem of its own."""
+
+    def target(
+        points: np.ndarray, draws: np.ndarray, around: np.ndarray, width: float
+    ) -> Smoothed:
+        these = of if len(draws) == of.n_draws else of.subset(draws)
+        return _each(these, points, around, width)
+
+    return target
+
+
+def risk_target(
+    of: Problem, risk: Risk, scale: float = 1.0, less: np.ndarray | float = 0.0
+) -> Target:
+    """A measure of the objective over all draws as a function of one mixture.
+
+    Parameters
+    ----------
+    of : Problem
+    risk : Risk
+    scale : float
+        `risk.scale` of the draws somewhere near; no matter to a mean.
+    less : array, shape (S,)
+        What the measure takes the draws relative to.
+    """
+
+    def target(points: np.ndarray, _: np.ndarray, around: np.ndarray, width: float) -> Smoothed:
+        inner, outer = around[..., :-1], around[..., -1]
+        shape, n_corners = (len(points), of.n_draws), inner.shape[-1]
+        parts = []
+        # several points in one call: starting threads costs more than a few draws do
+        size = max(_AT_ONCE // of.n_draws, 1)
+        for first in range(0, len(points), size):
+            some = points[first : first + size]
+            every = of
+            if len(some) > 1:
+                every = of.subset(np.tile(np.arange(of.n_draws), len(some)))
+            corners = inner[first : first + size].reshape(len(some) * of.n_draws, n_corners)
+            parts.append(_each(every, np.repeat(some, of.n_draws, axis=0), corners, width))
+        each = Smoothed(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+        losses = np.minimum(each.values, _HUGE).reshape(shape) - less
+        values, p = smooth(risk, losses, outer, scale * width if is_tail(risk) else scale)
+        slopes = np.einsum("ps,psk->pk", p, each.gradients.reshape(*shape, -1))
+        gaps = (p * each.gaps.reshape(shape)).sum(axis=1)
+        if not around.size:
+            return Smoothed(values, slopes, around, gaps)
+        if is_tail(risk):
+            exact = np.array([value(risk, row) for row in losses])
+            gaps = gaps + exact - (p * losses).sum(axis=1)
+        kept = np.concatenate([each.weights.reshape(*shape, n_corners), p[..., None]], axis=2)
+        return Smoothed(values, slopes, kept, gaps)
+
+    return target
+
+
+def first_weights(of: Problem, risk: Risk | None, n_problems: int) -> np.ndarray:
+    """Weights p' to start `minimise_within` from; `risk` None for `draws_target`."""
+    counted = (of.objective > 0).astype(float)
+    counted /= counted.sum(axis=1, keepdims=True)
+    inner = counted if of.worst else np.empty((of.n_draws, 0))
+    if risk is None:
+        return inner
+    if not (of.worst or is_tail(risk)):
+        return np.empty((n_problems, 0, 1))
+    outer = np.full((of.n_draws, 1), 1 / of.n_draws)
+    return np.tile(np.concatenate([inner, outer], axis=1), (n_problems, 1, 1))
+
+
+def _each(of: Problem, points: np.ndarray, around: np.ndarray, width: float) -> Smoothed:
+    """Every draw's objective at its own mixture: of the worst domain, `Smoothed`."""
+    if not of.worst:
+        values, gradients, _ = of.at(points)
+        return Smoothed(values, gradients, around, np.zeros(len(points)))
+    counted = of.objective > 0
+    losses = np.minimum(of.at(points, np.zeros_like(of.objective))[2] * of.objective, _HUGE)
+    losses = np.where(counted, losses, 0.0)
+    p = project(around + losses / width, np.zeros_like(losses), counted.astype(float))
+    values = (p * losses).sum(axis=1)
+    gradients = of.at(points, p * of.objective)[1]
+    gaps = np.where(counted, losses, -np.inf).max(axis=1) - values
+    return Smoothed(values - ((p - around) ** 2).sum(axis=1) * width / 2, gradients, p, gaps)
+
