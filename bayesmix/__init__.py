@@ -1,13 +1,16 @@
 """bayesmix: Bayesian laws of data mixing, with honest intervals."""
 
 from bayesmix import plots
+from bayesmix.constraints import KL, L1, Bounds, Fixed, GroupSum, TokenBudget
 from bayesmix.datasets import list_datasets, load_dataset
 from bayesmix.diagnostics import Diagnosis
 from bayesmix.fit import Fit, FitFileError, fit, load
+from bayesmix.objective import Worst
 from bayesmix.predict import Prediction, predict
 from bayesmix.prior_predictive import prior_predictive
 from bayesmix.priors import Gamma, LogNormal, Normal, default_priors
 from bayesmix.recommend import Recommendation, recommend
+from bayesmix.risk import CVaR, Mean, ProbBelow, Quantile, Regret
 from bayesmix.runs import (
     Runs,
     RunsError,
@@ -19,17 +22,29 @@ from bayesmix.runs import (
 )
 
 __all__ = [
+    "KL",
+    "L1",
+    "Bounds",
+    "CVaR",
     "Diagnosis",
     "Fit",
     "FitFileError",
+    "Fixed",
     "Gamma",
+    "GroupSum",
     "LogNormal",
+    "Mean",
     "Normal",
     "Prediction",
+    "ProbBelow",
+    "Quantile",
     "Recommendation",
+    "Regret",
     "Runs",
     "RunsError",
     "RunsWarning",
+    "TokenBudget",
+    "Worst",
     "default_priors",
     "fit",
     "list_datasets",

@@ -158,8 +158,10 @@ class FeasibleSet:
         Nats.
     l1_reference : array, shape (K,), optional
     l1_limit : float
-    lower_names, upper_names, row_names : tuple of str
-        Which constraint each bound and row comes from; "" where none does.
+    lower_names, upper_names : tuple of str
+        Which constraint each bound comes from; "" where none does.
+    names : tuple of str
+        Of the other constraints, in the order of `excess`.
     """
 
     domains: tuple[str, ...]
@@ -173,13 +175,7 @@ class FeasibleSet:
     l1_limit: float = 2.0
     lower_names: tuple[str, ...] = field(default=())
     upper_names: tuple[str, ...] = field(default=())
-    row_names: tuple[str, ...] = field(default=())
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Of the constraints beside bounds, in the order of `excess`."""
-        l1 = () if self.l1_reference is None else ("l1",)
-        return (*self.row_names, *("kl" for _ in self.kl_limits), *l1)
+    names: tuple[str, ...] = field(default=())
 
     def excess(self, points: np.ndarray) -> np.ndarray:
         """By how much mixtures (P, K) break each constraint beside bounds, shape (P, J + M + 1).
@@ -334,7 +330,7 @@ def _assemble(parts: Sequence[_Part], domains: tuple[str, ...]) -> FeasibleSet:
         *(l1s[0] if l1s else (None, 2.0)),
         tuple(lower_names),
         tuple(upper_names),
-        tuple(row_names),
+        (*row_names, *(p.name for kind in (KL, L1) for p in parts if isinstance(p.ball, kind))),
     )
 
 
@@ -417,7 +413,11 @@ def _least_kl(allowed: FeasibleSet, start: np.ndarray) -> float:
         bounds=[*zip(least, allowed.upper, strict=True), *[(0, 2)] * k, (None, None)],
         constraints=[
             {"type": "ineq", "fun": excess, "jac": slope},
-            {"type": "eq", "fun": lambda x: x[:k].sum() - 1, "jac": lambda _: np.arange(2*k+1) < k},
+            {
+                "type": "eq",
+                "fun": lambda x: x[:k].sum() - 1,
+                "jac": lambda _: np.arange(2 * k + 1) < k,
+            },
         ],
         options={"ftol": 1e-12, "maxiter": 500},
     )

@@ -13,10 +13,11 @@ from typing import NamedTuple
 import numpy as np
 
 from bayesmix.constraints import FeasibleSet
-from bayesmix.optimise import Minima, minimise, residual
+from bayesmix.optimise import Minima, minimise
 
 _ROUNDS = 14
-_FIRST, _GROWTH, _MOST = 10.0, 10.0, 1e4  # r, in nats per squared unit of the constraint
+_FIRST, _GROWTH, _MOST = 1.0, 10.0, 100.0  # r, in nats per squared unit of the constraint
+_STEPS = 40  # of each pass but the last round's: stragglers go on in the next round
 _WIDTHS = (1e-1, 1e-2, 1e-3, 1e-4)  # of corners, relative to their scale
 _MET = 1e-9  # a breach that is left, and a gap
 
@@ -54,11 +55,20 @@ class Constrained(NamedTuple):
         Shadow prices of the constraints in the order of `FeasibleSet.names`: nats per unit.
     gaps : array, shape (P,)
         What is left of `Smoothed.gaps`, nats.
+    slopes : array, shape (P, K)
+        The target's gradient, without the constraints'.
     """
 
     minima: Minima
     multipliers: np.ndarray
     gaps: np.ndarray
+    slopes: np.ndarray
+
+    def one(self, position: int) -> "Constrained":
+        """A single problem's."""
+        keep = slice(position, position + 1)
+        minima = Minima(*(part[keep] for part in self.minima))
+        return Constrained(minima, *(part[keep] for part in self[1:]))
 
 
 def minimise_within(
@@ -93,7 +103,7 @@ def minimise_within(
     mu = np.zeros((len(points), len(allowed.names)))
     gaps = np.full(len(points), np.inf)
     values, left = np.empty(len(points)), np.empty(len(points))
-    weights = weights.copy()
+    weights, slopes = weights.copy(), np.empty(starts.shape)
     going = np.arange(len(points))
     steepness = _FIRST
     only = not mu.shape[1] and not weights.size  # nothing to go round for
@@ -114,7 +124,13 @@ def minimise_within(
             return at.values + penalty, space.gradient(y, at.gradients, active)
 
         found = minimise(
-            function, points[going], lower, upper, tolerance=tolerance, max_steps=max_steps
+            function,
+            points[going],
+            lower,
+            upper,
+            tolerance=tolerance,
+            max_steps=max_steps if only else min(max_steps, _STEPS),
+            lengths=space.lengths,
         )
         points[going], left[going] = found.points, found.residuals
         at = target(space.mixtures(found.points), going, weights[going], width)
@@ -122,13 +138,14 @@ def minimise_within(
         change = np.maximum(excess, -mu[going] / steepness)
         mu[going] = np.maximum(mu[going] + steepness * excess, 0)
         weights[going], values[going] = at.weights, at.values
-        gaps[going] = at.gaps
+        gaps[going], slopes[going] = at.gaps, at.gradients
         open_ = (abs(change) > _MET).any(axis=1) | (at.gaps > _MET)
+        open_ |= found.residuals > tolerance
         if only or not open_.any():
             break
         going = going[open_]
         steepness = min(steepness * _GROWTH, _MOST)
-    return Constrained(Minima(space.mixtures(points), values, left), mu, gaps)
+    return Constrained(Minima(space.mixtures(points), values, left), mu, gaps, slopes)
 
 
 class _Space:
@@ -161,6 +178,9 @@ class _Space:
             return y
         return self.reference - 1 / self.k + y[:, : self.k] + y[:, self.k :]
 
+    def lengths(self, y: np.ndarray) -> np.ndarray:
+        return y if self.reference is None else np.tile(self.mixtures(y), 2)
+
     def excess(self, y: np.ndarray) -> np.ndarray:
         every = self.allowed.excess(self.mixtures(y))
         if self.reference is not None:
@@ -174,11 +194,3 @@ class _Space:
         if self.reference is None:
             return slope
         return np.concatenate([slope + 2 * active[:, -1:], slope], axis=1)
-
-
-def stationarity(h: np.ndarray, slope: np.ndarray, mu: np.ndarray, allowed: FeasibleSet) -> float:
-    """KKT residual of one mixture (K,), given the objective's gradient and the multipliers."""
-    space = _Space(allowed)
-    y = space.points(h[None])
-    lower, upper = space.bounds()
-    return float(residual(y, space.gradient(y, slope[None], mu[None]), lower, upper)[0])

@@ -5,6 +5,7 @@ The objective is a weighted sum of expected losses, or the greatest of them: the
 domain at 0 has no tokens.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -39,6 +40,9 @@ class Worst:
     """
 
     weights: Mapping[str, float] | None = None
+
+
+Objective = Mapping[str, float] | Worst
 
 
 @dataclass(frozen=True)
@@ -94,19 +98,23 @@ class Problem:
         loss *= self.objective[:, None, :]
         return loss.max(axis=2) if self.worst else loss.sum(axis=2)
 
-    def at(
-        self, points: np.ndarray, counted: np.ndarray | None = None
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Weighted sum (S,), gradient (S, K) and losses (S, C), each draw at a mixture of its own.
+    def at(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Weighted sum (S,) and gradient (S, K), every draw at a mixture of its own (S, K)."""
+        value, gradient, _ = self._kernel(points)
+        return value, gradient
 
-        `counted`, of shape (S, C), takes the place of the objective's weights.
-        """
+    def losses(self, points: np.ndarray) -> np.ndarray:
+        """Weighted losses (S, C), every draw at a mixture of its own (S, K)."""
+        loss = replace(self, objective=np.zeros_like(self.objective))._kernel(points)[2]
+        return np.where(self.objective > 0, np.minimum(loss, _HUGE) * self.objective, 0.0)
+
+    def _kernel(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         return laws.objective_draws(
             *self.parameters,
             np.ascontiguousarray(points),
             np.log(self.n_params),
             np.log(self.n_tokens),
-            self.objective if counted is None else counted,
+            self.objective,
             self.variant.noise,
             self.variant.head,
         )
@@ -157,9 +165,7 @@ def discrepancy_factors(
 def draws_target(of: Problem) -> Target:
     """Every draw's objective as a problem of its own."""
 
-    def target(
-        points: np.ndarray, draws: np.ndarray, around: np.ndarray, width: float
-    ) -> Smoothed:
+    def target(points: np.ndarray, draws: np.ndarray, around: np.ndarray, width: float) -> Smoothed:
         these = of if len(draws) == of.n_draws else of.subset(draws)
         return _each(these, points, around, width)
 
@@ -226,14 +232,39 @@ def first_weights(of: Problem, risk: Risk | None, n_problems: int) -> np.ndarray
 def _each(of: Problem, points: np.ndarray, around: np.ndarray, width: float) -> Smoothed:
     """Every draw's objective at its own mixture: of the worst domain, `Smoothed`."""
     if not of.worst:
-        values, gradients, _ = of.at(points)
+        values, gradients = of.at(points)
         return Smoothed(values, gradients, around, np.zeros(len(points)))
     counted = of.objective > 0
-    losses = np.minimum(of.at(points, np.zeros_like(of.objective))[2] * of.objective, _HUGE)
-    losses = np.where(counted, losses, 0.0)
+    losses = of.losses(points)
     p = project(around + losses / width, np.zeros_like(losses), counted.astype(float))
     values = (p * losses).sum(axis=1)
-    gradients = of.at(points, p * of.objective)[1]
+    gradients = replace(of, objective=p * of.objective).at(points)[1]
     gaps = np.where(counted, losses, -np.inf).max(axis=1) - values
     return Smoothed(values - ((p - around) ** 2).sum(axis=1) * width / 2, gradients, p, gaps)
 
+
+def resolve_objective(fit: Fit, objective: Objective | None) -> tuple[dict[str, float], bool]:
+    """The objective's weights, checked, and whether it is the worst domain's.
+
+    By default the mean over the observed domains, or the worst of them.
+    """
+    worst = isinstance(objective, Worst)
+    given = objective.weights if isinstance(objective, Worst) else objective
+    valid = ", ".join(fit.components)
+    if given is None:
+        names = fit.observed_components
+        if not names:
+            raise ValueError(f"no domain has observed losses: give an objective over {valid}")
+        return dict.fromkeys(names, 1.0 if worst else 1 / len(names)), worst
+    unknown = [name for name in given if name not in fit.components]
+    if unknown:
+        raise ValueError(
+            f"unknown name {', '.join(map(repr, unknown))} in the objective; valid names: {valid}"
+        )
+    weights = {name: float(weight) for name, weight in given.items()}
+    wrong = [f"{n!r}: {w:g}" for n, w in weights.items() if not (w >= 0 and math.isfinite(w))]
+    if wrong:
+        raise ValueError(f"the objective's weights must be 0 or more, got {', '.join(wrong)}")
+    if not any(weights.values()):
+        raise ValueError(f"no weight of the objective is above 0; valid names: {valid}")
+    return weights, worst

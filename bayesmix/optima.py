@@ -101,9 +101,7 @@ def risk_optimum(
     ends = minimise_within(target, starts, allowed, first_weights(of, risk, len(starts)))
     values = ends.minima.values
     first = int(np.argmax(values <= values.min() + _TIE))
-    one = slice(first, first + 1)
-    minima = Minima(*(part[one] for part in ends.minima))
-    return Constrained(minima, ends.multipliers[one], ends.gaps[one]), first
+    return ends.one(first), first
 
 
 def draw_optima(of: Problem, starts: np.ndarray, allowed: FeasibleSet) -> Minima:
