@@ -6,6 +6,7 @@ from bayesmix.datasets import list_datasets, load_dataset
 from bayesmix.diagnostics import Diagnosis
 from bayesmix.fit import Fit, FitFileError, fit, load
 from bayesmix.objective import Worst
+from bayesmix.pareto import near_optimal, pareto_front
 from bayesmix.predict import Prediction, predict
 from bayesmix.prior_predictive import prior_predictive
 from bayesmix.priors import Gamma, LogNormal, Normal, default_priors
@@ -20,6 +21,7 @@ from bayesmix.runs import (
     runs_from_frame,
     write_runs,
 )
+from bayesmix.scale import overtakes, scale_path
 
 __all__ = [
     "KL",
@@ -50,6 +52,9 @@ __all__ = [
     "list_datasets",
     "load",
     "load_dataset",
+    "near_optimal",
+    "overtakes",
+    "pareto_front",
     "plots",
     "predict",
     "prior_predictive",
@@ -57,5 +62,6 @@ __all__ = [
     "read_runs",
     "recommend",
     "runs_from_frame",
+    "scale_path",
     "write_runs",
 ]

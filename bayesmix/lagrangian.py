@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bayesmix.constraints import FeasibleSet
+from bayesmix.feasible import FeasibleSet
 from bayesmix.optimise import Minima, minimise
 
 _ROUNDS = 14

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from bayesmix.constraints import FeasibleSet
+from bayesmix.feasible import FeasibleSet
 from bayesmix.kinks import settle
 from bayesmix.lagrangian import Constrained, minimise_within
 from bayesmix.objective import Problem, draws_target, first_weights, risk_target

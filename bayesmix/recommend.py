@@ -18,7 +18,8 @@ import xarray as xr
 
 from bayesmix._cautions import TOLERANCE, doubts, outside, unfinished
 from bayesmix._recommendation import Recommendation
-from bayesmix.constraints import Constraint, FeasibleSet, feasible_set
+from bayesmix.constraints import Constraint
+from bayesmix.feasible import FeasibleSet, feasible_set
 from bayesmix.fit import Fit
 from bayesmix.lagrangian import Constrained
 from bayesmix.model import MODEL_VERSION
@@ -95,9 +96,9 @@ def recommend(
             raise ValueError(f"{name!r} is a baseline already: choose another name")
         if hasattr(given, "optimum"):
             given = given.optimum(n_params, n_tokens, objective)
-        known[name] = _mixture(domains, given, f"baseline {name!r}")
+        known[name] = mixture_of(domains, given, f"baseline {name!r}")
     theirs = risk.baseline if isinstance(risk, ProbBelow) else None
-    beat = None if theirs is None else _mixture(domains, theirs, "the mixture to beat")
+    beat = None if theirs is None else mixture_of(domains, theirs)
 
     found = choose(of, risk, np.stack([*known.values()]), allowed, beat, seed)
     h, optima = found.best.minima.points[0], found.optima
@@ -250,7 +251,9 @@ def _known_mixtures(fit: Fit, of: Problem) -> tuple[dict[str, np.ndarray], dict[
     return mixtures, {"best_observed": str(fit.runs.run_ids.values[row])}
 
 
-def _mixture(domains: Sequence[str], given: Mapping[str, float], what: str) -> np.ndarray:
+def mixture_of(
+    domains: Sequence[str], given: Mapping[str, float], what: str = "the mixture to beat"
+) -> np.ndarray:
     """A mixture that was given, shape (K,), checked; domains that it does not name have none."""
     unknown = [name for name in given if name not in domains]
     if unknown:

@@ -176,7 +176,11 @@ def parse_risk(text: str, read_baseline: Callable[[str], Mapping[str, float]]) -
         return ProbBelow(read_baseline(argument))
     if not colon and name in ("mean", "regret"):
         return Mean() if name == "mean" else Regret()
-    levelled = {"quantile": Quantile, "cvar": CVaR, "regret": Regret}
+    levelled: dict[str, Callable[[float], Risk]] = {
+        "quantile": Quantile,
+        "cvar": CVaR,
+        "regret": Regret,
+    }
     try:
         return levelled[name](float(argument))
     except (KeyError, ValueError):

@@ -15,7 +15,7 @@ from synthetic import fit_of, full_parameters, parameters, swarm
 from bayesmix import Bounds, Diagnosis, Fit, runs_from_frame
 from bayesmix import law as laws
 from bayesmix.allocation import allocate
-from bayesmix.constraints import feasible_set
+from bayesmix.feasible import feasible_set
 from bayesmix.objective import problem, risk_target
 from bayesmix.optima import draw_optima
 from bayesmix.optimise import minimise, project, residual
