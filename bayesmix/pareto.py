@@ -39,7 +39,7 @@ def pareto_front(
         Two: {name: {domain or ``target:<name>``: weight}}.
     constraints : sequence of Constraint
     points : int
-        Mixtures along the front, at least 2.
+        Mixtures along the front, at least 2; fewer where it is straight.
     draws : int
         At most so many posterior draws, evenly spaced.
     seed : int
@@ -48,10 +48,8 @@ def pareto_front(
     Returns
     -------
     Dataset, dims (point, domain, objective, draw)
-        ``weights`` (point, domain); ``loss`` (objective, point, draw), nats per token; ``share``
-        (point): what the second objective counted, from 0 to 1. Each objective is scaled by the
-        range of its posterior mean along the front. Mixtures that another one beats in both are
-        left out.
+        ``weights`` (point, domain), from the least of the first objective to the least of the
+        second; ``loss`` (objective, point, draw), nats per token.
 
     Raises
     ------
@@ -77,25 +75,32 @@ def pareto_front(
     rng = np.random.default_rng(seed)
     start = np.full((1, len(domains)), 1 / len(domains))
     ends = [mean_optimum(of, start, allowed, rng)[0].minima.points[0] for of in alone]
-    means = np.array([of.values(np.stack(ends)).mean(axis=0) for of in alone])
-    ranges = np.maximum(means.max(axis=1) - means.min(axis=1), _TIE)
-    mixtures, shares = [ends[0]], np.linspace(0, 1, points)
-    for share in shares[1:-1]:
-        of = combined(((1 - share) / ranges[0], share / ranges[1]))
-        # from both sides, since a front may fold
-        from_both = np.stack([mixtures[-1], ends[1]])
-        mixtures.append(risk_optimum(of, Mean(), from_both, allowed)[0].minima.points[0])
-    found = np.stack([*mixtures, ends[1]])
-    losses = np.stack([of.values(found) for of in alone])
-    means = losses.mean(axis=1)
-    worse = (means[:, :, None] >= means[:, None] - _TIE * ranges[:, None, None]).all(axis=0)
-    worse &= (means[:, :, None] > means[:, None] + _TIE).any(axis=0)
-    kept = ~worse.any(axis=1)
+    found = np.stack(ends)
+    means = np.stack([of.values(found).mean(axis=0) for of in alone])
+    done = {-1}  # chords, by their first point, beyond which nothing lies
+    while len(found) < points:
+        # the chord that spans the most area, and what lies farthest beyond it (Cohon 1978)
+        sides = abs(np.diff(means))
+        areas = [0.0 if i in done else area for i, area in enumerate(sides.prod(axis=0))]
+        i = int(np.argmax(areas))
+        if areas[i] == 0:
+            break
+        shares = sides[::-1, i] / sides[:, i].sum()
+        between = found[i : i + 2].mean(axis=0, keepdims=True)
+        of = combined(tuple(shares))
+        h = risk_optimum(of, Mean(), np.concatenate([between, found[i : i + 2]]), allowed)[0]
+        new = np.stack([one.values(h.minima.points).mean(axis=0) for one in alone])
+        if shares @ (means[:, [i]] - new) <= _TIE:
+            done.add(i)
+            continue
+        done = {j + (j > i) for j in done}
+        found = np.insert(found, i + 1, h.minima.points[0], axis=0)
+        means = np.insert(means, [i + 1], new, axis=1)
+    losses = np.stack([of.values(found).T for of in alone])
     return xr.Dataset(
         {
-            "weights": (("point", "domain"), found[kept]),
-            "loss": (("objective", "point", "draw"), losses.transpose(0, 2, 1)[:, kept]),
-            "share": ("point", shares[kept]),
+            "weights": (("point", "domain"), found),
+            "loss": (("objective", "point", "draw"), losses),
         },
         {"domain": list(domains), "objective": list(objectives)},
     )
@@ -189,9 +194,7 @@ def _farthest(
         start,
         jac=True,
         method="SLSQP",
-        bounds=list(
-            zip(np.maximum(allowed.lower, 1e-9 * (allowed.upper > 0)), allowed.upper, strict=True)
-        ),
+        bounds=list(zip(least, allowed.upper, strict=True)),
         constraints=[
             {"type": "ineq", "fun": room, "jac": slope},
             {"type": "eq", "fun": lambda h: h.sum() - 1, "jac": lambda _: np.ones((1, k))},

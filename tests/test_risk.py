@@ -208,7 +208,8 @@ def test_the_discrepancy_counts_in_tails(fit):
 
 
 @pytest.mark.parametrize("risk", [Mean(), CVaR(0.8)])
-def test_the_worst_domain_equals_brute_force(fit, risk):
+def test_the_worst_domain_equals_brute_force(risk):
+    fit = fit_of(parameters(THREE, n_draws=20, spread=0.25, seed=5), swarm(THREE))
     counted = {"web": 1.0, "code": 1.3, "books": 0.9}
     rec = recommend(fit, N, D, objective=Worst(counted), risk=risk)
     each = [problem(fit, N, D, {name: weight}) for name, weight in counted.items()]
