@@ -185,6 +185,8 @@ def _farthest(
     def slope(h: np.ndarray) -> np.ndarray:
         columns = np.eye(len(allowed.names))
         others = [allowed.pull(h[None], one[None])[0] for one in columns]
+        if allowed.l1_reference is not None:
+            others[-1] = np.sign(h - allowed.l1_reference)
         return -np.array([of.at(every * h)[1].mean(axis=0), *others])
 
     goal = sign * np.eye(k)[domain]

@@ -33,34 +33,27 @@ def test_a_path_is_a_row_of_recommendations(fit):
         scale_path(fit, sizes, [2e9])
 
 
-def power_laws(n_draws=30):
-    """Draws in which only data noise is left, of two domains with exponents 0.2 and 0.4."""
+def test_the_crossing_has_a_closed_form():
+    # data noise alone, at exponents 0.2 and 0.4, so that the difference is
+    # left D^-0.2 - right D^-0.4: it falls below 0 as D falls below (right / left)^5
+    p, q, n_draws = 0.4, 0.6, 30
     draws = parameters(("web", "code"), n_draws=n_draws, spread=0.1)
     draws["log_c"] = np.full((n_draws, 2), -60.0)
     draws["a"] = np.tile([0.2, 0.4], (n_draws, 1))
-    return draws
-
-
-def test_the_crossing_has_a_closed_form():
-    # A_1 D^-.2 (p^-.2 - q^-.2) = A_2 D^-.4 ((1 - q)^-.4 - (1 - p)^-.4) solved for D = 20 N
-    draws, p, q = power_laws(), 0.6, 0.4
+    truth = np.geomspace(1.05e8, 1.95e8, n_draws)  # within what was fitted: no discrepancy
+    left = np.exp(draws["log_A"][:, 0]) * (p**-0.2 - q**-0.2)
+    right = left * (20 * truth) ** 0.2
+    draws["log_A"][:, 1] = np.log(right / ((1 - q) ** -0.4 - (1 - p) ** -0.4))
     fit = fit_of(draws, swarm(("web", "code")), law="regression", chains=1)
-    one, two = np.exp(draws["log_A"]).T
-    left = one * (p**-0.2 - q**-0.2)
-    right = two * ((1 - q) ** -0.4 - (1 - p) ** -0.4)
-    truth = (right / left) ** (1 / 0.2) / 20
-    low, high = truth.min() / 3, truth.max() * 3
-    # within what was fitted there is no discrepancy; beyond it, a factor a domain
-    found = overtakes(
-        fit, {"web": p, "code": 1 - p}, {"web": q, "code": 1 - q}, n_params=(low, high)
-    )
+    # less web is better where the other domain still lacks tokens, so it is overtaken
+    a, b = {"web": q, "code": 1 - q}, {"web": p, "code": 1 - p}
+    found = overtakes(fit, a, b, n_params=(1e8, 2e8))
     assert found["last"].all()
     assert not found["first"].any()
-    inside = (found["size"].values * 20 >= 2e9) & (found["size"].values * 20 <= 6e9)
-    d = 20 * found["size"].values[inside]
-    expected = (left[:, None] * d**-0.2 - right[:, None] * d**-0.4) / 2
-    if inside.any() and (found["size"].values[inside] >= 1e8).all():
-        np.testing.assert_allclose(found["difference"].values[:, inside], expected, atol=1e-12)
+    d = 20 * found["size"].values
+    expected = (right[:, None] * d**-0.4 - left[:, None] * d**-0.2) / 2
+    np.testing.assert_allclose(found["difference"], expected, atol=1e-12)
+    np.testing.assert_allclose(found["n_params"], truth, rtol=1e-5)
 
 
 def test_a_crossing_is_where_the_losses_are_equal(fit):

@@ -36,7 +36,8 @@ def plot_pareto(
     ax = one(ax, figsize or (5.5, 4.2))
     reach = [[m - a, b - m] for m, a, b in zip(mean, low, high, strict=True)]
     ax.errorbar(
-        *mean,
+        mean[0],
+        mean[1],
         xerr=np.maximum(reach[0], 0),
         yerr=np.maximum(reach[1], 0),
         fmt="none",
