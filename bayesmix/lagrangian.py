@@ -77,6 +77,7 @@ def minimise_within(
     allowed: FeasibleSet,
     weights: np.ndarray,
     *,
+    multipliers: np.ndarray | float = 0.0,
     tolerance: float = 1e-7,
     max_steps: int = 300,
 ) -> Constrained:
@@ -90,6 +91,8 @@ def minimise_within(
     allowed : FeasibleSet
     weights : array, shape (P, ...)
         p' of the first round; of size 0 where the target has no corners.
+    multipliers : array, shape (J,)
+        mu of the first round, for every problem: those of a problem alike.
     tolerance, max_steps
         As in `optimise.minimise`, in each round.
 
@@ -100,7 +103,7 @@ def minimise_within(
     space = _Space(allowed)
     points = space.points(starts)
     lower, upper = space.bounds()
-    mu = np.zeros((len(points), len(allowed.names)))
+    mu = np.broadcast_to(multipliers, (len(points), len(allowed.names))).copy()
     gaps = np.full(len(points), np.inf)
     values, left = np.empty(len(points)), np.empty(len(points))
     weights, slopes = weights.copy(), np.empty(starts.shape)

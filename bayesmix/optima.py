@@ -104,18 +104,22 @@ def risk_optimum(
     return ends.one(first), first
 
 
-def draw_optima(of: Problem, starts: np.ndarray, allowed: FeasibleSet) -> Minima:
+def draw_optima(
+    of: Problem,
+    starts: np.ndarray,
+    allowed: FeasibleSet,
+    multipliers: np.ndarray | float = 0.0,
+) -> Minima:
     """The best of the local minima that every draw reaches from the same few starts (P, K).
 
-    No draw's optimum is worse than the feasible starts themselves.
+    No draw's optimum is worse than the feasible starts themselves. `multipliers`, of shape (J,),
+    are the shadow prices at the first start.
     """
     every = np.arange(of.n_draws)
     inner = inside(starts, allowed)
-    if _is_hard(of, allowed):
-        # a round of multipliers costs more than the other starts are worth
-        best = _minimise(of, every, inner[0], allowed)
-    else:
-        best = _minimise(of, every, inner[0], allowed)
+    best = _minimise(of, every, inner[0], allowed, multipliers)
+    # rounds of multipliers cost more than the other starts are worth
+    if not _is_hard(of, allowed):
         for start in inner[1:]:
             _improve(best, of, every, start, allowed)
     starts = project(starts, allowed.lower, allowed.upper)
@@ -132,12 +136,22 @@ def _is_hard(of: Problem, allowed: FeasibleSet) -> bool:
     return of.worst or bool(allowed.names)
 
 
-def _minimise(of: Problem, draws: np.ndarray, start: np.ndarray, allowed: FeasibleSet) -> Minima:
+def _minimise(
+    of: Problem,
+    draws: np.ndarray,
+    start: np.ndarray,
+    allowed: FeasibleSet,
+    multipliers: np.ndarray | float = 0.0,
+) -> Minima:
     """Minimise some draws' objectives from one start."""
     these = of if draws.size == of.n_draws else of.subset(draws)
     starts = np.tile(start, (draws.size, 1))
     return minimise_within(
-        draws_target(these), starts, allowed, first_weights(these, None, draws.size)
+        draws_target(these),
+        starts,
+        allowed,
+        first_weights(these, None, draws.size),
+        multipliers=multipliers,
     ).minima
 
 

@@ -219,7 +219,8 @@ def choose(
         Of the random starts.
     """
     best, starts, agreed = mean_optimum(of, known, allowed, np.random.default_rng(seed))
-    optima = draw_optima(of, np.concatenate([best.minima.points, known]), allowed)
+    starts_of_draws = np.concatenate([best.minima.points, known])
+    optima = draw_optima(of, starts_of_draws, allowed, best.multipliers[0])
     # the draws' own optima may lie in a basin that the search missed
     centre = inside(optima.points.mean(axis=0, keepdims=True), allowed)
     again, _ = risk_optimum(of, Mean(), centre, allowed)
