@@ -1,15 +1,19 @@
 """bayesmix: Bayesian laws of data mixing, with honest intervals."""
 
 from bayesmix import plots
+from bayesmix.constraints import KL, L1, Bounds, Fixed, GroupSum, TokenBudget
 from bayesmix.datasets import list_datasets, load_dataset
 from bayesmix.diagnostics import Diagnosis
 from bayesmix.evaluate import Evaluation, compare, evaluate
 from bayesmix.fit import Fit, FitFileError, fit, load
+from bayesmix.objective import Worst
+from bayesmix.pareto import near_optimal, pareto_front
 from bayesmix.pointfit import POINT_LAWS, PointFit, point_fit
 from bayesmix.predict import Prediction, predict
 from bayesmix.prior_predictive import prior_predictive
 from bayesmix.priors import Gamma, LogNormal, Normal, default_priors
 from bayesmix.recommend import Recommendation, recommend
+from bayesmix.risk import CVaR, Mean, ProbBelow, Quantile, Regret
 from bayesmix.runs import (
     Runs,
     RunsError,
@@ -22,23 +26,35 @@ from bayesmix.runs import (
 from bayesmix.splits import ByMixture, ByScale, LargestScale
 
 __all__ = [
+    "KL",
+    "L1",
     "POINT_LAWS",
+    "Bounds",
     "ByMixture",
     "ByScale",
+    "CVaR",
     "Diagnosis",
     "Evaluation",
     "Fit",
     "FitFileError",
+    "Fixed",
     "Gamma",
+    "GroupSum",
     "LargestScale",
     "LogNormal",
+    "Mean",
     "Normal",
     "PointFit",
     "Prediction",
+    "ProbBelow",
+    "Quantile",
     "Recommendation",
+    "Regret",
     "Runs",
     "RunsError",
     "RunsWarning",
+    "TokenBudget",
+    "Worst",
     "compare",
     "default_priors",
     "evaluate",
@@ -46,6 +62,9 @@ __all__ = [
     "list_datasets",
     "load",
     "load_dataset",
+    "near_optimal",
+    "overtakes",
+    "pareto_front",
     "plots",
     "point_fit",
     "predict",
@@ -54,5 +73,6 @@ __all__ = [
     "read_runs",
     "recommend",
     "runs_from_frame",
+    "scale_path",
     "write_runs",
 ]

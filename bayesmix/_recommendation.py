@@ -26,29 +26,43 @@ class Recommendation:
     Attributes
     ----------
     weights : DataArray, dim (domain)
-        The mixture that minimises the posterior mean of the objective; fractions.
+        The mixture that minimises the measure of risk; fractions.
     loss : DataArray, dim (draw)
         The objective's expected loss there (law and discrepancy), nats per token times the
         objective's weights.
     losses : Prediction
         Every loss there, of one row.
     optima : DataArray, dims (draw, domain)
-        The optimum of the law of every posterior draw.
+        The optimum of every posterior draw, under the same constraints.
     objective : dict
         {domain or ``target:<name>``: weight}.
+    worst : bool
+        Whether the objective is the greatest of the weighted losses, not their sum.
+    risk : str
+        The measure, as on the command line.
+    risk_value : float
+        The measure of the recommendation: nats per token, or a probability.
     bounds : Dataset, dim (domain)
         ``lower``, ``upper``, and ``active``: which of them the recommendation rests on, or "".
+    constraints : DataFrame
+        One line a constraint that was asked for: ``constraint``; ``binding``; ``price``, by how
+        much the measure would fall per unit by which the constraint is loosened (nats per unit
+        of weight, per nat of a divergence).
     baselines : Dataset, dims (baseline, domain, draw)
         ``weights`` of other mixtures, and ``difference``: the recommendation's objective less
         theirs, draw by draw, so that negative is better. ``uniform``; ``best_observed``: of the
-        swarm's mixtures the one with the least posterior mean; ``swarm_mean``. Coord ``run_id``.
+        swarm's mixtures the one with the least posterior mean; ``swarm_mean``; those given; and
+        with constraints ``unconstrained``, what is best without them. Coord ``run_id``.
         Blank where the law has no finite loss for a domain without tokens.
+    p_best : dict
+        The chance of the recommendation and of each baseline to be the best among them.
     warnings : tuple of str
         Sentences that the reader should see.
     convergence : dict
-        ``residual``: KKT residual of the recommendation (0 at an optimum); ``starts`` of the
-        search and how many ``agreed``; ``draws_residual``: the worst of the draws' optima, and
-        ``draws_converged``: the share of them below 1e-6.
+        ``residual``: KKT residual of the recommendation (0 at an optimum); ``violation`` of the
+        constraints; ``starts`` of the search and how many ``agreed``; ``draws_residual``: the
+        worst of the draws' optima, ``draws_converged``: the share of them below 1e-6, and
+        ``draws_violation``.
     provenance : dict
         N, D, law, seed, number of draws, hash of the runs, versions.
     """
@@ -58,8 +72,13 @@ class Recommendation:
     losses: Prediction
     optima: xr.DataArray
     objective: dict[str, float]
+    worst: bool
+    risk: str
+    risk_value: float
     bounds: xr.Dataset
+    constraints: pd.DataFrame
     baselines: xr.Dataset
+    p_best: dict[str, float]
     warnings: tuple[str, ...]
     convergence: dict[str, float]
     provenance: dict[str, Any]
@@ -72,8 +91,10 @@ class Recommendation:
         return {
             "weights": dict(zip(names, self.weights.values.tolist(), strict=True)),
             "objective": dict(self.objective),
-            "risk": "mean",
+            "worst_domain": self.worst,
+            "risk": self.risk,
             "loss": {
+                "risk": self.risk_value,
                 **_moments(self.loss),
                 **_interval(self._new_run(), ""),
                 **_interval(self.loss, "expected_"),
@@ -104,8 +125,13 @@ class Recommendation:
                         "active": str(self.bounds["active"].sel(domain=name).item()) or None,
                     }
                     for name in names
-                }
+                },
+                "asked": [
+                    {str(k): v for k, v in row.items()}
+                    for row in self.constraints.to_dict("records")
+                ],
             },
+            "p_best": dict(self.p_best),
             "warnings": list(self.warnings),
             "convergence": dict(self.convergence),
             "provenance": self.provenance,
@@ -142,7 +168,8 @@ class Recommendation:
 
     def _new_run(self) -> xr.DataArray:
         """The objective of a new run, its noise included, draw by draw."""
-        return weighted(self.losses.draws["loss"], self.objective).isel(row=0, drop=True)
+        losses = self.losses.draws["loss"].isel(row=0, drop=True)
+        return weighted(losses, self.objective, worst=self.worst)
 
     def _domain_losses(self) -> list[dict[str, Any]]:
         summary = self.losses.summary(PROB)
@@ -155,11 +182,17 @@ class Recommendation:
             f"Expected loss {_around(self.loss)}; of a new run {_between(self._new_run())} "
             f"(nats per token, {PROB:.0%} {KIND} intervals)."
         ]
+        if self.risk != "mean":
+            said.append(f"Chosen by {self.risk}, here {self.risk_value:.4f}.")
         for name, one in self._baselines():
             run = f" {one['run_id'].item()}" if one["run_id"].item() else ""
             said.append(
                 f"Less that of {name.replace('_', ' ')}{run}: {_around(one['difference'])}."
             )
+        chances = [f"{name.replace('_', ' ')} {p:.2f}" for name, p in self.p_best.items()]
+        said.append(f"Chance to be the best of these: {', '.join(chances)}.")
+        for row in self.constraints[self.constraints["binding"]].itertuples():
+            said.append(f"Binding: {row.constraint}, at {row.price:.4f} nats per unit.")
         return [*said, *(f"Warning: {warning}" for warning in self.warnings)]
 
     def __repr__(self) -> str:
@@ -181,8 +214,12 @@ class Recommendation:
         return f"<p>{first}</p>{table}<p>{sentences}</p>"
 
 
-def weighted(losses: xr.DataArray, objective: Mapping[str, float]) -> xr.DataArray:
+def weighted(
+    losses: xr.DataArray, objective: Mapping[str, float], *, worst: bool = False
+) -> xr.DataArray:
     """The objective from losses with a dim ``domain``; a blank that it does not count is no matter.
+
+    The sum of the weighted losses, or the worst of them.
 
     Examples
     --------
@@ -192,7 +229,8 @@ def weighted(losses: xr.DataArray, objective: Mapping[str, float]) -> xr.DataArr
     """
     counted = {name: weight for name, weight in objective.items() if weight > 0}
     weights = xr.DataArray(list(counted.values()), {"domain": list(counted)}, "domain")
-    return (losses.sel(domain=list(counted)) * weights).sum("domain", skipna=False)
+    parts = losses.sel(domain=list(counted)) * weights
+    return parts.max("domain", skipna=False) if worst else parts.sum("domain", skipna=False)
 
 
 def _tails() -> list[float]:

@@ -226,29 +226,42 @@ def recommend(
         Path | None,
         typer.Option(help="Weights of losses: .json or .toml {name: weight}, or .csv name,weight."),
     ] = None,
-    risk: Annotated[str, typer.Option(help="What to minimise over the posterior.")] = "mean",
+    risk: Annotated[
+        str,
+        typer.Option(
+            help="mean, quantile:0.9, cvar:0.9, regret, regret:0.9, or prob-below:FILE.csv with "
+            "the mixture to beat."
+        ),
+    ] = "mean",
     constraints: Annotated[
-        Path | None, typer.Option(help="TOML: [bounds] with <domain> = [lower, upper].")
+        Path | None,
+        typer.Option(help="TOML: [bounds], [fixed], [groups.NAME], [token_budget], [kl], [l1]."),
     ] = None,
 ) -> None:
     """Recommend a mixture for a run of a given size and horizon."""
     check_out(out, *(path for path in (fit, objective, constraints) if path))
-    from bayesmix._choices import read_bounds, read_objective
+    from bayesmix._choices import read_baseline, read_constraints, read_objective
+    from bayesmix.feasible import feasible_set
     from bayesmix.fit import load
     from bayesmix.recommend import recommend as choose
+    from bayesmix.risk import parse_risk
+    from bayesmix.runs import RunsError
 
-    if risk != "mean":
-        raise BadInputError(f"risk {risk!r} is not supported yet; supported: mean")
     fitted = load(fit)
+    domains = fitted.runs.domains
     weights = read_objective(objective, fitted.components) if objective else None
-    lower, upper = read_bounds(constraints, fitted.runs.domains) if constraints else ({}, {})
+    limits = read_constraints(constraints, domains) if constraints else []
     try:
-        chosen = choose(fitted, n_params, n_tokens, objective=weights, lower=lower, upper=upper)
+        feasible_set(limits, domains, n_tokens)
     except ValueError as error:
-        if constraints is None:
-            raise
-        # what is left to be wrong: bounds that no mixture meets
         raise BadInputError(f"{constraints}: {error}") from None
+    try:
+        measure = parse_risk(risk, lambda path: read_baseline(path, domains))
+    except RunsError:
+        raise
+    except ValueError as error:
+        raise BadInputError(str(error)) from None
+    chosen = choose(fitted, n_params, n_tokens, objective=weights, risk=measure, constraints=limits)
     for sentence in chosen.warnings:
         complain("warning", sentence)
     chosen.to_json(out)

@@ -1,7 +1,7 @@
 """The law's own misfit over scales: small at the data, growing outside.
 
-Every law is wrong. Its log loss of component i at mixture h, N parameters and D tokens is off by
-three parts, each with mean 0, whose components err together (``discrepancy_correlation``):
+Every law is wrong. Its log loss of component i at N parameters and D tokens is off by two parts,
+each with mean 0, whose components err together (``discrepancy_correlation``):
 
 - *offset*: all mixtures trained or evaluated at one (N, D), a *cell*, are off together: a
   validation batch, a misfit of the law's curves, before a run's end its schedule. Independent over
@@ -12,9 +12,6 @@ three parts, each with mean 0, whose components err together (``discrepancy_corr
   squares. The scales are learned where cells outnumber regressors, and else are their priors.
 - *bend*: beyond the data the law's slopes wander, by ``bend_scale`` in one e-fold: twice-integrated
   white noise in log N and log D, given none at the cells. Data hold next to nothing about it.
-- *tilt*: which mixture is better changes with scale. The misfit among mixtures, as large as the
-  noise at the data, grows outside as a linear function of the weights, by `TILT` of the noise in
-  one e-fold.
 
 All of it is Gaussian given the scales, so this module holds only linear algebra: the bases of the
 offsets that data can see, for `model.py`, and draws of the rest given those, for `predict.py`.
@@ -28,7 +25,6 @@ import numpy as np
 from bayesmix.runs import Runs
 
 SAME_SCALE = 0.02  # rows of one N whose log D differ by less were evaluated at one scale
-TILT = 0.5
 _HALF_WEIGHT = 0.5  # e-folds before a run's end at which a cell counts half in the regression
 _SAME_SIZE = 1e-9
 _ROUNDING = 1e-9
@@ -78,12 +74,6 @@ class Scales:
             "transient_scale": _root(left * self.to_go**2 @ left.T),
         }
 
-    def efolds_outside(self, log_scale: np.ndarray) -> np.ndarray:
-        """By how many e-folds scales lie outside the fitted range of N and of D, shape (R, 2)."""
-        low, high = self.log_scale.min(axis=0), self.log_scale.max(axis=0)
-        outside = np.maximum(log_scale - high, low - log_scale)
-        return np.where(outside > SAME_SCALE, outside, 0.0)
-
 
 def scales(runs: Runs) -> Scales:
     """The cells of a swarm.
@@ -108,7 +98,6 @@ def scales(runs: Runs) -> Scales:
 def discrepancy_draws(
     runs: Runs,
     posterior: Mapping[str, np.ndarray],
-    weights: np.ndarray,
     n_params: np.ndarray,
     n_tokens: np.ndarray,
     rng: np.random.Generator,
@@ -121,10 +110,7 @@ def discrepancy_draws(
         What was fitted.
     posterior : mapping
         Draws on one leading axis S: ``offset_scale``, ``transient_scale``, ``bend_scale``,
-        ``discrepancy_correlation`` (S,), ``sigma`` and ``common`` (S, C), and ``offset``
-        (S, M, C) at the fitted cells.
-    weights : array, shape (R, K)
-        Mixtures predicted.
+        ``discrepancy_correlation`` (S,), and ``offset`` (S, M, C) at the fitted cells.
     n_params, n_tokens : array, shape (R,)
         N (parameters) and D (tokens) of the rows predicted.
     rng : Generator
@@ -142,14 +128,15 @@ def discrepancy_draws(
         covariance = _bend_covariance(cells.log_scale[:, axis], log_scale[:, axis])
         bend = _correlated(_root(covariance), posterior, rng)
         error += posterior["bend_scale"][:, None, None] * bend
-    error = error[:, place.reshape(-1), :]
-    outside = np.hypot(*cells.efolds_outside(rows).T)
-    if outside.any():
-        error += TILT * outside[:, None] * _tilts(runs, posterior, weights, rng)
-    return error
+    return error[:, place.reshape(-1), :]
 
 
-def _offsets(cells, posterior, log_scale, rng) -> np.ndarray:
+def _offsets(
+    cells: Scales,
+    posterior: Mapping[str, np.ndarray],
+    log_scale: np.ndarray,
+    rng: np.random.Generator,
+) -> np.ndarray:
     """Of a fitted cell its own; elsewhere a new one, less what the regression has swallowed."""
     gap = abs(log_scale[:, None, :] - cells.log_scale[None, :, :])
     same = (gap[:, :, 0] <= _SAME_SIZE) & (gap[:, :, 1] <= SAME_SCALE)
@@ -174,9 +161,9 @@ def _bend_covariance(old: np.ndarray, new: np.ndarray) -> np.ndarray:
         return twice_integrated(new - knots[0], new - knots[0])
     a, b = knots[[0, -1]]
 
-    def bridge(x, y):
+    def bridge(x: np.ndarray, y: np.ndarray) -> np.ndarray:
         # from the first knot; less the line through the outermost, where the law fits
-        def line(z):
+        def line(z: np.ndarray) -> np.ndarray:
             return ((z - a) / (b - a))[:, None]
 
         ends = twice_integrated(np.array([b - a]), y - a)
@@ -207,17 +194,9 @@ def twice_integrated(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.where(x[:, None] * y[None, :] > 0, low**2 * (3 * high - low) / 6, 0.0)
 
 
-def _tilts(runs, posterior, weights, rng) -> np.ndarray:
-    """A linear function of the weights: over the swarm's mixtures as large as the noise."""
-    fitted = runs.weights.values
-    centre = fitted.mean(axis=0)
-    spread = np.sqrt(((fitted - centre) ** 2).sum(axis=1).mean())
-    slopes = _correlated(np.eye(len(centre)), posterior, rng)
-    scale = np.hypot(posterior["sigma"], posterior["common"])[:, None, :]
-    return scale * np.einsum("rk,skc->src", (weights - centre) / max(spread, 1e-3), slopes)
-
-
-def _correlated(root: np.ndarray, posterior, rng) -> np.ndarray:
+def _correlated(
+    root: np.ndarray, posterior: Mapping[str, np.ndarray], rng: np.random.Generator
+) -> np.ndarray:
     """Normal draws (S, R, C), covariance ``root root'`` over rows, correlated over components."""
     n_draws, _, n_components = posterior["offset"].shape
     common = rng.normal(size=(n_draws, root.shape[1], 1))

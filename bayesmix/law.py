@@ -294,7 +294,7 @@ def objective_draws(
     mixtures, log_n, log_d, objective,
     noise, head,
 ):  # fmt: skip
-    """Objective ``sum_i w_i L_i`` and its gradient in h, each draw at its own mixture.
+    """Objective ``sum_i w_i L_i``, its gradient in h and the losses, each draw at its own mixture.
 
     Parameters
     ----------
@@ -304,19 +304,20 @@ def objective_draws(
         The mixture of each draw.
     log_n, log_d : float
         Logs of N (parameters) and D (tokens).
-    objective : array, shape (C,)
+    objective : array, shape (S, C)
         Weights over domains and targets.
 
     Returns
     -------
     value : array, shape (S,)
     gradient : array, shape (S, K)
+    loss : array, shape (S, C)
     """
     n_draws, n_domains = mixtures.shape
     value, gradient = np.empty(n_draws), np.empty((n_draws, n_domains))
+    losses = np.empty(objective.shape)
     zero = np.zeros(1, dtype=np.int64)
     one_n, one_d = np.array([log_n]), np.array([log_d])
-    bar = objective.reshape(1, -1)
     for s in numba.prange(n_draws):
         h = mixtures[s : s + 1]
         loss, log_x, capacity, log_t, noise_term = forward(
@@ -324,14 +325,15 @@ def objective_draws(
             h, zero, one_n, zero, one_d,
             noise, head,
         )  # fmt: skip
+        losses[s] = loss[0]
         value[s] = 0.0
-        for i in range(objective.shape[0]):
-            if objective[i] != 0.0:
-                value[s] += objective[i] * loss[0, i]
+        for i in range(objective.shape[1]):
+            if objective[s, i] != 0.0:
+                value[s] += objective[s, i] * loss[0, i]
         gradient[s] = pullback(
             E[s], log_c[s], b[s], log_A[s], a[s], tau[s], log_G[s], g[s], log_Q[s], q[s], log_H[s],
             h, zero, one_n, zero, one_d,
             noise, head,
-            log_x, capacity, log_t, noise_term, bar,
+            log_x, capacity, log_t, noise_term, objective[s : s + 1],
         )[11][0]  # fmt: skip
-    return value, gradient
+    return value, gradient, losses

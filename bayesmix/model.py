@@ -97,8 +97,8 @@ def build_model(
     Returns
     -------
     pymc.Model
-        With coords ``domain``, ``source``, ``component`` (domains, then targets), ``target``, ``run``
-        and ``cell`` (distinct N and D, see `discrepancy.Scales`).
+        With coords ``domain``, ``source``, ``component`` (domains, then targets), ``target``,
+        ``run`` and ``cell`` (distinct N and D, see `discrepancy.Scales`).
 
     Raises
     ------

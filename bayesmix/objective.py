@@ -1,20 +1,48 @@
 """An objective at one N and D, as functions to minimise.
 
-The objective is a weighted sum of the law's losses, of which `law.py` gives values and exact
-gradients. The mixtures are exact: a domain at 0 has no tokens.
+The objective is a weighted sum of expected losses, or the greatest of them: the law's, of which
+`law.py` gives values and exact gradients, times each draw's discrepancy. The mixtures are exact: a
+domain at 0 has no tokens.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from bayesmix import law as laws
+from bayesmix.discrepancy import discrepancy_draws
 from bayesmix.fit import Fit
+from bayesmix.lagrangian import Smoothed, Target
 from bayesmix.model import law_draws
-from bayesmix.optimise import Function
+from bayesmix.optimise import project
+from bayesmix.risk import Risk, is_tail, smooth, value
 
 _AT_ONCE = 8000  # evaluations in one call of the kernel
+_HUGE = 1e12  # nats, in place of infinite losses, of which no difference can be taken
+
+
+@dataclass(frozen=True)
+class Worst:
+    """The worst domain as an objective: the greatest of some weighted losses, draw by draw.
+
+    Attributes
+    ----------
+    weights : mapping, optional
+        {domain or ``target:<name>``: weight}; by default 1 for every domain with observed losses.
+        One over the loss of a mixture that is good enough puts unlike domains on one scale.
+
+    Examples
+    --------
+    >>> Worst({"web": 1.0, "code": 2.0}).weights["code"]
+    2.0
+    """
+
+    weights: Mapping[str, float] | None = None
+
+
+Objective = Mapping[str, float] | Worst
 
 
 @dataclass(frozen=True)
@@ -28,8 +56,10 @@ class Problem:
     variant : Variant
     n_params, n_tokens : float
         N (parameters) and D (tokens).
-    objective : array, shape (C,)
-        Non-negative weights over domains and targets.
+    objective : array, shape (S, C)
+        Non-negative weights over domains and targets, times the draw's discrepancy.
+    worst : bool
+        Whether the objective is the greatest of the weighted losses, not their sum.
     """
 
     parameters: tuple[np.ndarray, ...]
@@ -37,6 +67,7 @@ class Problem:
     n_params: float
     n_tokens: float
     objective: np.ndarray
+    worst: bool = False
 
     @property
     def n_draws(self) -> int:
@@ -45,7 +76,11 @@ class Problem:
 
     def subset(self, draws: np.ndarray) -> "Problem":
         """The same under some of the draws."""
-        return replace(self, parameters=tuple(values[draws] for values in self.parameters))
+        return replace(
+            self,
+            parameters=tuple(values[draws] for values in self.parameters),
+            objective=self.objective[draws],
+        )
 
     def thinned(self, most: int) -> "Problem":
         """The same under at most so many draws, evenly spaced."""
@@ -60,10 +95,20 @@ class Problem:
         loss = laws.evaluate_draws(
             *self.parameters, *at.arrays, self.variant.noise, self.variant.head
         )
-        return loss @ self.objective
+        loss *= self.objective[:, None, :]
+        return loss.max(axis=2) if self.worst else loss.sum(axis=2)
 
     def at(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Objective (S,) and gradient (S, K), every draw at a mixture of its own (S, K)."""
+        """Weighted sum (S,) and gradient (S, K), every draw at a mixture of its own (S, K)."""
+        value, gradient, _ = self._kernel(points)
+        return value, gradient
+
+    def losses(self, points: np.ndarray) -> np.ndarray:
+        """Weighted losses (S, C), every draw at a mixture of its own (S, K)."""
+        loss = replace(self, objective=np.zeros_like(self.objective))._kernel(points)[2]
+        return np.where(self.objective > 0, np.minimum(loss, _HUGE) * self.objective, 0.0)
+
+    def _kernel(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         return laws.objective_draws(
             *self.parameters,
             np.ascontiguousarray(points),
@@ -74,39 +119,150 @@ class Problem:
             self.variant.head,
         )
 
-    def of_mean(self) -> Function:
-        """The posterior mean as a function to minimise, the same for every start."""
 
-        def function(points: np.ndarray, _: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            # several points in one call: starting threads costs more than a few draws do
-            size = max(_AT_ONCE // self.n_draws, 1)
-            values, gradients = [], []
-            for start in range(0, len(points), size):
-                some = points[start : start + size]
-                shape = (len(some), self.n_draws)
-                every = self.subset(np.tile(np.arange(self.n_draws), len(some)))
-                value, gradient = every.at(np.repeat(some, self.n_draws, axis=0))
-                values.append(value.reshape(shape).mean(axis=1))
-                gradients.append(gradient.reshape(*shape, -1).mean(axis=1))
-            return np.concatenate(values), np.concatenate(gradients)
-
-        return function
-
-    def of_draws(self) -> Function:
-        """Every draw's objective as a problem of its own."""
-
-        def function(points: np.ndarray, draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            these = self if len(draws) == self.n_draws else self.subset(draws)
-            return these.at(points)
-
-        return function
-
-
-def problem(fit: Fit, n_params: float, n_tokens: float, objective: Mapping[str, float]) -> Problem:
+def problem(
+    fit: Fit,
+    n_params: float,
+    n_tokens: float,
+    objective: Mapping[str, float],
+    *,
+    worst: bool = False,
+    seed: int = 0,
+) -> Problem:
     """The problem of a fit's posterior, for an objective {component: weight}."""
     weights = np.array([float(objective.get(name, 0.0)) for name in fit.components])
     draws = law_draws(fit.posterior["posterior"].to_dataset())
     # a loss outside the objective may be infinite at weight 0, and 0 x inf is no number
     draws["tau"][:, weights == 0] = 1.0
     parameters = tuple(draws[name] for name in laws.PARAMETERS)
-    return Problem(parameters, laws.LAWS[fit.law], float(n_params), float(n_tokens), weights)
+    factors = discrepancy_factors(fit, np.array([n_params]), np.array([n_tokens]), seed)[:, 0]
+    return Problem(
+        parameters,
+        laws.LAWS[fit.law],
+        float(n_params),
+        float(n_tokens),
+        weights * factors,
+        worst,
+    )
+
+
+def discrepancy_factors(
+    fit: Fit, n_params: np.ndarray, n_tokens: np.ndarray, seed: int
+) -> np.ndarray:
+    """What each draw's losses are multiplied by at R pairs of N and D, shape (S, R, C).
+
+    The same as in `predict` for the same seed.
+    """
+    draws = law_draws(fit.posterior["posterior"].to_dataset())
+    rng = np.random.default_rng(seed)
+    return np.exp(discrepancy_draws(fit.runs, draws, n_params, n_tokens, rng))
+
+
+def draws_target(of: Problem) -> Target:
+    """Every draw's objective as a problem of its own."""
+
+    def target(points: np.ndarray, draws: np.ndarray, around: np.ndarray, width: float) -> Smoothed:
+        these = of if len(draws) == of.n_draws else of.subset(draws)
+        return _each(these, points, around, width)
+
+    return target
+
+
+def risk_target(
+    of: Problem, risk: Risk, scale: float = 1.0, less: np.ndarray | float = 0.0
+) -> Target:
+    """A measure of the objective over all draws as a function of one mixture.
+
+    Parameters
+    ----------
+    of : Problem
+    risk : Risk
+    scale : float
+        `risk.scale` of the draws somewhere near; no matter to a mean.
+    less : array, shape (S,)
+        What the measure takes the draws relative to.
+    """
+
+    def target(points: np.ndarray, _: np.ndarray, around: np.ndarray, width: float) -> Smoothed:
+        inner, outer = around[..., :-1], around[..., -1]
+        shape, n_corners = (len(points), of.n_draws), inner.shape[-1]
+        parts = []
+        # several points in one call: starting threads costs more than a few draws do
+        size = max(_AT_ONCE // of.n_draws, 1)
+        for first in range(0, len(points), size):
+            some = points[first : first + size]
+            every = of
+            if len(some) > 1:
+                every = of.subset(np.tile(np.arange(of.n_draws), len(some)))
+            corners = inner[first : first + size].reshape(len(some) * of.n_draws, n_corners)
+            parts.append(_each(every, np.repeat(some, of.n_draws, axis=0), corners, width))
+        each = Smoothed(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+        losses = np.minimum(each.values, _HUGE).reshape(shape) - less
+        values, p = smooth(risk, losses, outer, scale * width if is_tail(risk) else scale)
+        slopes = np.einsum("ps,psk->pk", p, each.gradients.reshape(*shape, -1))
+        gaps = (p * each.gaps.reshape(shape)).sum(axis=1)
+        if not around.size:
+            return Smoothed(values, slopes, around, gaps)
+        if is_tail(risk):
+            exact = np.array([value(risk, row) for row in losses])
+            gaps = gaps + exact - (p * losses).sum(axis=1)
+        kept = np.concatenate([each.weights.reshape(*shape, n_corners), p[..., None]], axis=2)
+        return Smoothed(values, slopes, kept, gaps)
+
+    return target
+
+
+def first_weights(of: Problem, risk: Risk | None, n_problems: int) -> np.ndarray:
+    """Weights p' to start `minimise_within` from; `risk` None for `draws_target`."""
+    counted = (of.objective > 0).astype(float)
+    counted /= counted.sum(axis=1, keepdims=True)
+    inner = counted if of.worst else np.empty((of.n_draws, 0))
+    if risk is None:
+        return inner
+    if not (of.worst or is_tail(risk)):
+        return np.empty((n_problems, 0, 1))
+    outer = np.full((of.n_draws, 1), 1 / of.n_draws)
+    return np.tile(np.concatenate([inner, outer], axis=1), (n_problems, 1, 1))
+
+
+def _each(of: Problem, points: np.ndarray, around: np.ndarray, width: float) -> Smoothed:
+    """Every draw's objective at its own mixture: of the worst domain, `Smoothed`."""
+    if not of.worst:
+        values, gradients = of.at(points)
+        return Smoothed(values, gradients, around, np.zeros(len(points)))
+    counted = of.objective > 0
+    losses = of.losses(points)
+    p = project(around + losses / width, np.zeros_like(losses), counted.astype(float))
+    values = (p * losses).sum(axis=1)
+    gradients = replace(of, objective=p * of.objective).at(points)[1]
+    gaps = np.where(counted, losses, -np.inf).max(axis=1) - values
+    return Smoothed(values - ((p - around) ** 2).sum(axis=1) * width / 2, gradients, p, gaps)
+
+
+def resolve_objective(
+    components: tuple[str, ...], observed: tuple[str, ...], objective: Objective | None
+) -> tuple[dict[str, float], bool]:
+    """The objective's weights, checked, and whether it is the worst domain's.
+
+    By default the mean over the observed domains, or the worst of them.
+    """
+    worst = isinstance(objective, Worst)
+    given = objective.weights if isinstance(objective, Worst) else objective
+    valid = ", ".join(components)
+    if given is None:
+        names = observed
+        if not names:
+            raise ValueError(f"no domain has observed losses: give an objective over {valid}")
+        return dict.fromkeys(names, 1.0 if worst else 1 / len(names)), worst
+    unknown = [name for name in given if name not in components]
+    if unknown:
+        raise ValueError(
+            f"unknown name {', '.join(map(repr, unknown))} in the objective; valid names: {valid}"
+        )
+    weights = {name: float(weight) for name, weight in given.items()}
+    wrong = [f"{n!r}: {w:g}" for n, w in weights.items() if not (w >= 0 and math.isfinite(w))]
+    if wrong:
+        raise ValueError(f"the objective's weights must be 0 or more, got {', '.join(wrong)}")
+    if not any(weights.values()):
+        raise ValueError(f"no weight of the objective is above 0; valid names: {valid}")
+    return weights, worst

@@ -272,9 +272,7 @@ def losses(parameters, at: law.Points, variant: law.Variant):
     return LawOp(variant)(*inputs, *map(pt.as_tensor_variable, at.arrays))[0]
 
 
-def log_likelihood(
-    loss, offset, sigma, kappa, common, effect, dof, rho, phi, cells: noise.Cells
-):
+def log_likelihood(loss, offset, sigma, kappa, common, effect, dof, rho, phi, cells: noise.Cells):
     """Symbolic log likelihood of a swarm's log losses: see `noise.py`.
 
     Parameters

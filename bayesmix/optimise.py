@@ -111,6 +111,7 @@ def minimise(
     *,
     tolerance: float = 1e-7,
     max_steps: int = 300,
+    lengths: Callable[[np.ndarray], np.ndarray] = np.asarray,
 ) -> Minima:
     """Local minima of many problems, side by side, from one start each.
 
@@ -128,6 +129,8 @@ def minimise(
     max_steps : int
         Of each problem in each of four passes. A problem that makes no progress is left sooner:
         where the function has a kink, gradients do not tend to zero and the residual says so.
+    lengths : callable
+        From points to the scale of a step in each variable, (Q, K); the points by default.
 
     Returns
     -------
@@ -141,8 +144,13 @@ def minimise(
     array([[0.5, 0.5]])
     """
     low, high = (np.broadcast_to(bound, starts.shape) for bound in (lower, upper))
-    best = _descend(function, starts, low, high, _LEAST_LENGTHS[0], tolerance, max_steps)
-    for least in _LEAST_LENGTHS[1:]:
+
+    def metric_of(least: float) -> Callable[[np.ndarray], np.ndarray]:
+        return lambda points: np.maximum(lengths(points), least) ** 2
+
+    first, *later = map(metric_of, _LEAST_LENGTHS)
+    best = _descend(function, starts, low, high, first, tolerance, max_steps)
+    for metric in later:
         going = np.flatnonzero(best.residuals > tolerance)
         if not going.size:
             break
@@ -153,7 +161,7 @@ def minimise(
             return function(points, going[rows])
 
         found = _descend(
-            function_of, best.points[going], low[going], high[going], least, tolerance, max_steps
+            function_of, best.points[going], low[going], high[going], metric, tolerance, max_steps
         )
         for part, new in zip(best, found, strict=True):
             part[going] = new
@@ -167,11 +175,11 @@ def _descend(
     starts: np.ndarray,
     low: np.ndarray,
     high: np.ndarray,
-    least: float,
+    metric_at: Callable[[np.ndarray], np.ndarray],
     tolerance: float,
     max_steps: int,
 ) -> Minima:
-    """`minimise` in a metric of one shortest length, bounds of shape (P, K)."""
+    """`minimise` in one metric, bounds of shape (P, K)."""
     h = project(starts, low, high)
     problem = np.arange(len(h))
     f, g = function(h, problem)
@@ -189,7 +197,7 @@ def _descend(
             h, f, g, problem = h[going], f[going], g[going], problem[going]
             recent, length, idle = recent[going], length[going], idle[going]
             low, high = low[going], high[going]
-        metric = np.maximum(h, least) ** 2
+        metric = metric_at(h)
         d = project(h - length[:, None] * metric * g, low, high, metric) - h
         new_h, new_f, new_g = _search(function, problem, h, f, g, d, recent.max(axis=1))
         length = _spectral_length(new_h - h, new_g - g, metric, long=step % 2 == 0)

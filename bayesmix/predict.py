@@ -180,7 +180,7 @@ def predict_at(
     rng = np.random.default_rng(seed)
     if discrepancy:
         n_params, n_tokens = (mixtures[n].to_numpy(float) for n in ("n_params", "n_tokens"))
-        expected *= np.exp(discrepancy_draws(fit.runs, draws, weights, n_params, n_tokens, rng))
+        expected *= np.exp(discrepancy_draws(fit.runs, draws, n_params, n_tokens, rng))
     noise = rng.standard_t(draws["dof"][:, None, None], size=expected.shape)
     doubt = weight_doubt(weights, resolution, expected.shape[2])
     scale = np.hypot(draws["sigma"][:, None, :], draws["sigma_weight"][:, None, :] * doubt)

@@ -1,35 +1,40 @@
-"""The mixture to train: what minimises the posterior mean of an objective, and how sure that is.
+"""The mixture to train: what minimises a measure of risk of an objective, and how sure that is.
 
-The objective is a weighted sum of losses at the target N and D. Two optima are found, both on the
-simplex with bounds and with the law's exact gradients: that of the posterior mean, which is
-recommended, and that of every posterior draw, whose spread says what the posterior does not know.
+The objective is a weighted sum of expected losses at the target N and D, or the worst of them. Two
+kinds of optima are found, both under the same constraints and with the law's exact gradients: that
+of the measure of risk over the posterior, which is recommended, and that of every posterior draw,
+whose spread says what the posterior does not know.
 """
 
 import math
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
-from bayesmix._recommendation import Recommendation, weighted
+from bayesmix._cautions import TOLERANCE, doubts, outside, unfinished
+from bayesmix._recommendation import Recommendation
+from bayesmix.constraints import Constraint
+from bayesmix.feasible import FeasibleSet, feasible_set
 from bayesmix.fit import Fit
-from bayesmix.model import MODEL_VERSION, components, observed_domains
-from bayesmix.objective import Problem, problem
-from bayesmix.optima import draw_optima, inside, mean_optimum
-from bayesmix.optimise import minimise
+from bayesmix.lagrangian import Constrained
+from bayesmix.model import MODEL_VERSION
+from bayesmix.objective import Objective, Problem, problem, resolve_objective
+from bayesmix.optima import draw_optima, inside, mean_optimum, risk_optimum
+from bayesmix.optimise import Minima
 from bayesmix.predict import predict_at
-from bayesmix.runs import Runs
+from bayesmix.risk import Mean, ProbBelow, Regret, Risk, is_mean, value
 
 __all__ = ["Recommendation", "recommend"]
 
-TOLERANCE = 1e-6  # on the KKT residual, nats per unit of weight
 _RANKING_DRAWS = 500  # by which the best observed run is chosen
-_ACTIVE = 1e-9  # a weight this close to its bound rests on it
-_NOTABLE = 1e-3  # outside the weights tried by less than this goes unsaid
+_ACTIVE = 1e-8  # a weight this close to its bound rests on it
 _PACKAGES = ("bayesmix", "numpy", "numba", "xarray", "pymc")
+UNCONSTRAINED = "unconstrained"
 
 
 def recommend(
@@ -37,12 +42,13 @@ def recommend(
     n_params: float,
     n_tokens: float,
     *,
-    objective: Mapping[str, float] | None = None,
-    lower: Mapping[str, float] | float | None = None,
-    upper: Mapping[str, float] | float | None = None,
+    objective: Objective | None = None,
+    risk: Risk | None = None,
+    constraints: Sequence[Constraint] = (),
+    baselines: Mapping[str, Any] | None = None,
     seed: int = 0,
 ) -> Recommendation:
-    """The mixture that minimises the posterior mean of an objective at N and D.
+    """The mixture that minimises a measure of risk of an objective at N and D.
 
     Weights are exact: a domain at 0 has no tokens, whatever resolution the swarm's weights were
     printed to.
@@ -53,11 +59,16 @@ def recommend(
         A sampled posterior.
     n_params, n_tokens : float
         N (parameters) and D (tokens) of the run to come.
-    objective : mapping, optional
+    objective : mapping or Worst, optional
         Non-negative weights of losses, {domain or ``target:<name>``: weight}; by default the mean
         over the domains with observed losses.
-    lower, upper : mapping or float, optional
-        Bounds on the mixture's weights: {domain: value}, or one value for every domain.
+    risk : Risk, optional
+        `Mean` (the default), `Quantile`, `CVaR`, `Regret` or `ProbBelow`.
+    constraints : sequence of Constraint
+        `Bounds`, `Fixed`, `GroupSum`, `TokenBudget`, `KL`, `L1`.
+    baselines : mapping, optional
+        Mixtures to compare with beside the usual ones: {name: {domain: weight}}, or
+        {name: point fit}, whose optimum is taken.
     seed : int
         Of the random starts, the discrepancy and the run noise.
 
@@ -68,65 +79,82 @@ def recommend(
     Raises
     ------
     ValueError
-        If names are unknown, weights negative or all zero, N or D not positive, bounds clash, or
-        no feasible mixture has a finite objective.
+        If names are unknown, weights negative or all zero, N or D not positive, no mixture meets
+        the constraints, or none of them has a finite objective.
     """
     for name, size in {"n_params": n_params, "n_tokens": n_tokens}.items():
         if not (math.isfinite(size) and size > 0):
             raise ValueError(f"{name} must be positive and finite, got {size!r}")
-    wanted = checked_objective(fit.runs, objective)
-    low, high = checked_bounds(fit.runs.domains, lower, upper)
-    at_target = problem(fit, n_params, n_tokens, wanted)
-    row, known = _known_mixtures(fit, at_target)
-    best, starts, agreed = mean_optimum(at_target, known, low, high, np.random.default_rng(seed))
-    optima = draw_optima(at_target, np.stack([best.points[0], known[0], known[2]]), low, high)
-    # the draws' own optima may lie in a basin that the search missed
-    centre = inside(optima.points.mean(axis=0, keepdims=True), low, high)
-    again = minimise(at_target.of_mean(), centre, low, high)
-    if again.values[0] < best.values[0]:
-        best = again
-    h = best.points[0]
+    risk = Mean() if risk is None else risk
+    wanted, worst = resolve_objective(fit.components, fit.observed_components, objective)
+    domains = fit.runs.domains
+    allowed = feasible_set(constraints, domains, n_tokens)
+    of = problem(fit, n_params, n_tokens, wanted, worst=worst, seed=seed)
+    known, run_ids = _known_mixtures(fit, of)
+    for name, given in (baselines or {}).items():
+        if name in known:
+            raise ValueError(f"{name!r} is a baseline already: choose another name")
+        if hasattr(given, "optimum"):
+            given = given.optimum(n_params, n_tokens, objective)
+        known[name] = mixture_of(domains, given, f"baseline {name!r}")
+    theirs = risk.baseline if isinstance(risk, ProbBelow) else None
+    beat = None if theirs is None else mixture_of(domains, theirs)
 
-    # the discrepancy multiplies every loss alike in the mean, and so moves no optimum
-    at = pd.DataFrame({"n_params": float(n_params), "n_tokens": float(n_tokens)}, index=range(3))
-    losses = predict_at(fit, h[None], at[:1], seed=seed)
-    theirs = predict_at(fit, known, at, seed=seed)
-    loss = weighted(losses.draws["expected"], wanted).isel(row=0, drop=True)
-    difference = loss - weighted(theirs.draws["expected"], wanted).rename(row="baseline")
-    names = list(fit.runs.domains)
-    active = np.where(h <= low + _ACTIVE, "lower", np.where(h >= high - _ACTIVE, "upper", ""))
+    found = choose(of, risk, np.stack([*known.values()]), allowed, beat, seed)
+    h, optima = found.best.minima.points[0], found.optima
+    if constraints:
+        free = feasible_set((), domains, n_tokens)
+        beside = choose(of, risk, np.stack([h, *known.values()]), free, beat, seed)
+        known[UNCONSTRAINED] = beside.best.minima.points[0]
+
+    at = pd.DataFrame({"n_params": float(n_params), "n_tokens": float(n_tokens)}, index=range(1))
+    mixtures = np.stack([h, *known.values()])
+    values = of.values(mixtures)
+    values[~np.isfinite(values)] = np.nan
+    candidates = np.array([name != UNCONSTRAINED for name in ("recommended", *known)])
+    best_of_draw = np.where(np.isnan(values), np.inf, values)[:, candidates].argmin(axis=1)
+    p_best = np.bincount(best_of_draw, minlength=candidates.sum()) / of.n_draws
     convergence = {
-        "residual": float(best.residuals[0]),
-        "starts": starts,
-        "agreed": agreed,
+        "residual": float(found.best.minima.residuals[0]),
+        "violation": float(allowed.violation(h[None])[0]),
+        "starts": found.starts,
+        "agreed": found.agreed,
         "draws_residual": float(optima.residuals.max()),
         "draws_converged": float((optima.residuals <= TOLERANCE).mean()),
+        "draws_violation": float(allowed.violation(optima.points).max()),
     }
+    names = list(domains)
     return Recommendation(
         weights=xr.DataArray(h, {"domain": names}, "domain", "weights"),
-        loss=loss.assign_attrs(units="nats per token"),
-        losses=losses,
+        loss=xr.DataArray(values[:, 0], dims="draw", attrs={"units": "nats per token"}),
+        losses=predict_at(fit, h[None], at, seed=seed),
         optima=xr.DataArray(optima.points, {"domain": names}, ("draw", "domain"), "optima"),
         objective=wanted,
-        bounds=xr.Dataset(
-            {"lower": ("domain", low), "upper": ("domain", high), "active": ("domain", active)},
-            {"domain": names},
-        ),
+        worst=worst,
+        risk=str(risk),
+        risk_value=value(risk, values[:, 0] - found.less),
+        bounds=_bounds(allowed, h, names),
+        constraints=_prices(allowed, found.best),
         baselines=xr.Dataset(
             {
-                "weights": (("baseline", "domain"), known),
-                "difference": (difference.dims, difference.values),
+                "weights": (("baseline", "domain"), mixtures[1:]),
+                "difference": (("baseline", "draw"), (values[:, :1] - values[:, 1:]).T),
             },
             {
-                "baseline": ["uniform", "best_observed", "swarm_mean"],
-                "run_id": ("baseline", ["", str(fit.runs.run_ids.values[row]), ""]),
+                "baseline": list(known),
+                "run_id": ("baseline", [run_ids.get(name, "") for name in known]),
                 "domain": names,
             },
         ),
+        p_best=dict(
+            zip(
+                np.array(["recommended", *known])[candidates].tolist(), p_best.tolist(), strict=True
+            )
+        ),
         warnings=(
-            *_doubts(fit, wanted, n_params, n_tokens),
-            *_outside(fit, h),
-            *_unfinished(convergence),
+            *doubts(fit, wanted, n_params, n_tokens),
+            *outside(fit, h),
+            *unfinished(convergence),
         ),
         convergence=convergence,
         provenance={
@@ -134,7 +162,7 @@ def recommend(
             "n_tokens": float(n_tokens),
             "law": fit.law,
             "seed": seed,
-            "draws": at_target.n_draws,
+            "draws": of.n_draws,
             "runs": fit.runs.source,
             "runs_hash": fit.runs.hash,
             "model_version": MODEL_VERSION,
@@ -146,141 +174,144 @@ def recommend(
     )
 
 
-def checked_objective(runs: Runs, objective: Mapping[str, float] | None) -> dict[str, float]:
-    """The objective's weights, checked; the mean over observed domains by default."""
-    known = components(runs)
-    valid = ", ".join(known)
-    if objective is None:
-        names = observed_domains(runs)
-        if not names:
-            raise ValueError(f"no domain has observed losses: give an objective over {valid}")
-        return dict.fromkeys(names, 1 / len(names))
-    unknown = [name for name in objective if name not in known]
-    if unknown:
-        raise ValueError(
-            f"unknown name {', '.join(map(repr, unknown))} in the objective; valid names: {valid}"
+class Choice(NamedTuple):
+    """What `choose` found.
+
+    Attributes
+    ----------
+    best : Constrained
+        One point: least in the measure of risk.
+    optima : Minima
+        Of every draw.
+    less : array, shape (S,), or 0
+        What the measure takes the draws relative to.
+    starts, agreed : int
+        Of the search for the least mean.
+    """
+
+    best: Constrained
+    optima: Minima
+    less: np.ndarray | float
+    starts: int
+    agreed: int
+
+
+def choose(
+    of: Problem,
+    risk: Risk,
+    known: np.ndarray,
+    allowed: FeasibleSet,
+    beat: np.ndarray | None = None,
+    seed: int = 0,
+) -> Choice:
+    """The optimum of a measure of risk, and those of the draws.
+
+    Parameters
+    ----------
+    of : Problem
+    risk : Risk
+    known : array, shape (P, K)
+        Mixtures to start from.
+    allowed : FeasibleSet
+    beat : array, shape (K,)
+        The baseline of `ProbBelow`.
+    seed : int
+        Of the random starts.
+    """
+    best, starts, agreed = mean_optimum(of, known, allowed, np.random.default_rng(seed))
+    starts_of_draws = np.concatenate([best.minima.points, known])
+    optima = draw_optima(of, starts_of_draws, allowed, best.multipliers[0])
+    # the draws' own optima may lie in a basin that the search missed
+    centre = inside(optima.points.mean(axis=0, keepdims=True), allowed)
+    again, _ = risk_optimum(of, Mean(), centre, allowed)
+    if again.minima.values[0] < best.minima.values[0]:
+        best = again
+    less: np.ndarray | float = 0.0
+    if isinstance(risk, Regret):
+        less = optima.values
+    if beat is not None:
+        less = of.values(beat[None])[:, 0]
+    if not is_mean(risk):
+        best, _ = risk_optimum(
+            of, risk, np.concatenate([best.minima.points, centre]), allowed, less
         )
-    weights = {name: float(weight) for name, weight in objective.items()}
-    wrong = [f"{n!r}: {w:g}" for n, w in weights.items() if not (w >= 0 and math.isfinite(w))]
-    if wrong:
-        raise ValueError(f"the objective's weights must be 0 or more, got {', '.join(wrong)}")
-    if not any(weights.values()):
-        raise ValueError(f"no weight of the objective is above 0; valid names: {valid}")
-    return weights
+    return Choice(best, optima, less, starts, agreed)
 
 
-def checked_bounds(
-    domains: tuple[str, ...],
-    lower: Mapping[str, float] | float | None,
-    upper: Mapping[str, float] | float | None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Bounds of every domain, each of shape (K,); an empty feasible set is an error."""
-    low = _bound(domains, "lower", lower, 0.0)
-    high = _bound(domains, "upper", upper, 1.0)
-    clashes = [
-        f"{d} ({a:g} above {b:g})" for d, a, b in zip(domains, low, high, strict=True) if a > b
-    ]
-    if clashes:
-        raise ValueError(f"lower bounds lie above upper bounds: {', '.join(clashes)}")
-    for kind, bound, clash, word in (
-        ("lower", low, low.sum() > 1 + _ACTIVE, "more"),
-        ("upper", high, high.sum() < 1 - _ACTIVE, "less"),
-    ):
-        if clash:
-            named = [f"{d} ({v:g})" for d, v in zip(domains, bound, strict=True) if v > 0]
-            raise ValueError(
-                f"the {kind} bounds sum to {bound.sum():g}, {word} than 1: {', '.join(named)}"
-            )
-    return low, high
+def _known_mixtures(fit: Fit, of: Problem) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Uniform, best observed and swarm-mean mixtures, each (K,), and the run of the second."""
+    observed = fit.runs.effective_weights().values
+    mean = of.thinned(_RANKING_DRAWS).values(observed).mean(axis=0)
+    row = int(np.argmin(mean))
+    uniform = np.full(observed.shape[1], 1 / observed.shape[1])
+    mixtures = {
+        "uniform": uniform,
+        "best_observed": observed[row],
+        "swarm_mean": observed.mean(axis=0),
+    }
+    return mixtures, {"best_observed": str(fit.runs.run_ids.values[row])}
 
 
-def _bound(
-    domains: tuple[str, ...], kind: str, given: Mapping[str, float] | float | None, default: float
+def mixture_of(
+    domains: Sequence[str], given: Mapping[str, float], what: str = "the mixture to beat"
 ) -> np.ndarray:
-    if given is None:
-        given = {}
-    if not isinstance(given, Mapping):
-        given = dict.fromkeys(domains, given)
+    """A mixture that was given, shape (K,), checked; domains that it does not name have none."""
     unknown = [name for name in given if name not in domains]
     if unknown:
         raise ValueError(
-            f"unknown domain {', '.join(map(repr, unknown))} in the {kind} bounds; "
+            f"{what}: unknown domain {', '.join(map(repr, unknown))}; "
             f"valid names: {', '.join(domains)}"
         )
-    values = {name: float(value) for name, value in given.items()}
-    wrong = [f"{name} ({value:g})" for name, value in values.items() if not 0 <= value <= 1]
-    if wrong:
-        raise ValueError(f"{kind} bounds must lie between 0 and 1: {', '.join(wrong)}")
-    return np.array([values.get(name, default) for name in domains])
+    values = np.array([float(given.get(name, 0.0)) for name in domains])
+    if not ((values >= 0).all() and abs(values.sum() - 1) <= 0.005):
+        raise ValueError(f"{what}: weights must be 0 or more and sum to 1, got {values.tolist()}")
+    return values / values.sum()
 
 
-def _known_mixtures(fit: Fit, at_target: Problem) -> tuple[int, np.ndarray]:
-    """Uniform, best observed and swarm-mean mixtures (3, K), and the row of the second."""
-    observed = fit.runs.effective_weights().values
-    mean = at_target.thinned(_RANKING_DRAWS).values(observed).mean(axis=0)
-    row = int(np.argmin(mean))
-    uniform = np.full(observed.shape[1], 1 / observed.shape[1])
-    return row, np.stack([uniform, observed[row], observed.mean(axis=0)])
+def _bounds(allowed: FeasibleSet, h: np.ndarray, names: list[str]) -> xr.Dataset:
+    """Bounds of every domain, and which of them the mixture rests on."""
+    low, high = allowed.lower, allowed.upper
+    active = np.where(h <= low + _ACTIVE, "lower", np.where(h >= high - _ACTIVE, "upper", ""))
+    return xr.Dataset(
+        {"lower": ("domain", low), "upper": ("domain", high), "active": ("domain", active)},
+        {"domain": names},
+    )
 
 
-def _doubts(
-    fit: Fit, objective: Mapping[str, float], n_params: float, n_tokens: float
-) -> list[str]:
-    """Sentences on what the fit cannot vouch for, whatever the mixture."""
-    said = []
-    diagnosis = fit.diagnose()
-    if not diagnosis.passed:
-        said.append(f"The sampler's diagnostics failed. {diagnosis.text}")
-    losses = np.concatenate([fit.runs.losses.values, fit.runs.target_losses.values], axis=1)
-    seen = np.isfinite(losses).any(axis=0)
-    unseen = [n for n, s in zip(fit.components, seen, strict=True) if not s and objective.get(n)]
-    if unseen:
-        said.append(
-            f"The objective counts {', '.join(unseen)}, whose losses were never observed: that "
-            "part of it comes from the priors."
-        )
-    for name, unit, value, fitted in (
-        ("N", "parameters", n_params, fit.runs.n_params.values),
-        ("D", "tokens", n_tokens, fit.runs.n_tokens.values),
+def _prices(allowed: FeasibleSet, best: Constrained) -> pd.DataFrame:
+    """One line a constraint: whether it binds, and what the objective would gain per unit.
+
+    At an optimum the slope of the objective and of the priced constraints is the same in every
+    domain that is free to move; what a domain at its bound lacks of it is the bound's price.
+    """
+    h, mu = best.minima.points, best.multipliers
+    slope = (best.slopes + allowed.pull(h, mu))[0]
+    h = h[0]
+    away = np.zeros(len(h)) if allowed.l1_reference is None else h - allowed.l1_reference
+    moved = abs(away) > _ACTIVE if allowed.l1_reference is not None else np.full(len(h), True)
+    if allowed.l1_reference is not None:
+        slope = slope + mu[0, -1] * np.where(moved, np.sign(away), 0.0)
+    at_low, at_high = h <= allowed.lower + _ACTIVE, h >= allowed.upper - _ACTIVE
+    free = moved & ~at_low & ~at_high
+    if free.any():
+        level = slope[free].mean()
+    elif at_high.any():
+        level = slope[at_high].max()
+    else:
+        level = slope.min()
+    lines = []
+    for names, at, gain in (
+        (allowed.lower_names, at_low, slope - level),
+        (allowed.upper_names, at_high, level - slope),
     ):
-        least, most = fitted.min(), fitted.max()
-        if not least * (1 - _ACTIVE) <= value <= most * (1 + _ACTIVE):
-            above = value > most
-            edge = most if above else least
-            said.append(
-                f"{name} = {value:.3g} {unit} is {abs(math.log(value / edge)):.1f} e-folds "
-                f"{'above the largest' if above else 'below the smallest'} that was fitted, "
-                f"{edge:.3g}."
-            )
-    return said
-
-
-def _outside(fit: Fit, h: np.ndarray) -> list[str]:
-    """A sentence on the weights outside the range that the swarm tried."""
-    tried = fit.runs.weights.values
-    lows, highs = tried.min(axis=0), tried.max(axis=0)
-    places = []
-    for name, weight, low, high in zip(fit.runs.domains, h, lows, highs, strict=True):
-        if weight > high + _NOTABLE:
-            places.append(f"{name} {weight:.3f} (tried at most {high:.3f})")
-        elif weight < low - _NOTABLE:
-            places.append(f"{name} {weight:.3f} (tried at least {low:.3f})")
-    if not places:
-        return []
-    return [f"The mixture leaves the weights that the swarm tried: {', '.join(places)}."]
-
-
-def _unfinished(convergence: Mapping[str, float]) -> list[str]:
-    """Sentences on optimisers that stopped short."""
-    said = []
-    if convergence["residual"] > TOLERANCE:
-        said.append(
-            f"The search for the optimum stopped short, at a KKT residual of "
-            f"{convergence['residual']:.1g} (wanted: {TOLERANCE:g})."
-        )
-    if convergence["draws_converged"] < 0.95:
-        said.append(
-            f"Only {convergence['draws_converged']:.0%} of the draws' optima were found to a KKT "
-            f"residual of {TOLERANCE:g}: the others rest on kinks of the law."
-        )
-    return said
+        lines += [
+            (name, bool(on), max(float(price), 0.0) if on else 0.0)
+            for name, on, price in zip(names, at, gain, strict=True)
+            if name
+        ]
+    excess = allowed.excess(h[None])[0]
+    lines += [
+        (name, bool(over > -_ACTIVE), float(price))
+        for name, over, price in zip(allowed.names, excess, mu[0], strict=True)
+    ]
+    return pd.DataFrame(lines, columns=["constraint", "binding", "price"])

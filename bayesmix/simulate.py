@@ -13,8 +13,8 @@ import xarray as xr
 from scipy.special import expit
 
 from bayesmix import law as laws
-from bayesmix.discrepancy import scales
 from bayesmix._design import draw_design, stream
+from bayesmix.discrepancy import scales
 from bayesmix.model import components, law_draws, reference, weight_doubt
 from bayesmix.prior_predictive import prior_fit
 from bayesmix.priors import Prior

@@ -437,10 +437,13 @@ def test_objectives_that_are_refused(name, text, place, run, folder, tmp_path):
         ("bounds = 3", "bounds is a table"),
         ("[bounds]\npoems = [0, 1]", "unknown name 'poems'; valid names: web, code, books"),
         ("[bounds]\nweb = 0.1", "'web': 0.1 is not [lower, upper]"),
-        ("[bounds]\nweb = [0.2, 0.1]", "'web': [0.2, 0.1]"),
-        ("[bounds]\nweb = [0, 1.5]", "'web': [0, 1.5]"),
+        ("[bounds]\nweb = [0.2, 0.1]", "bounds: out of range: web (0.2, 0.1)"),
+        ("[bounds]\nweb = [0, 1.5]", "bounds: out of range: web (0, 1.5)"),
         ("[bounds]\nweb = [0, nan]", "'web': [0, nan]"),
-        ("[kl]\nradius = 1", "'kl' is not supported yet; supported: [bounds]"),
+        ("[kl]\nradius = 1", "kl: unknown key 'radius'"),
+        ("[limits]\nweb = 1", "unknown table 'limits'; valid tables: [bounds]"),
+        ("[groups.g]\ndomains = ['poems']", "groups.g.domains: unknown name 'poems'"),
+        ("[token_budget.available]\nweb = 1e9\ncode = 1e9\nbooks = 1e9", "(token budget)"),
         ("[bounds]\nweb = [0.6, 1]\ncode = [0.6, 1]", "code"),
         ("[bounds]\nweb = [0, 0.1]\ncode = [0, 0.1]\nbooks = [0, 0.1]", "books"),
     ],
@@ -453,12 +456,72 @@ def test_constraints_that_are_refused(text, place, run, folder, tmp_path):
     assert not out.exists()
 
 
-@pytest.mark.parametrize("risk", ["cvar:0.9", "quantile:0.9", "max"])
-def test_other_risks_are_not_supported_yet(risk, run, folder, tmp_path):
+@pytest.mark.parametrize("risk", ["max", "cvar", "cvar:2", "quantile:x", "prob-below:"])
+def test_risks_that_are_refused(risk, run, folder, tmp_path):
     out = tmp_path / "recommendation.json"
     said = run("recommend", folder / "fit.nc", *SCALE, "--risk", risk, "--out", out)
-    assert "not supported yet; supported: mean" in refused(said, repr(risk))
+    assert "none of mean, quantile:Q, cvar:A" in refused(said, repr(risk))
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        (None, "no such file"),
+        ("weight_web,weight_code\n0.5,0.5\n", "weight_books"),
+        ("weight_web,weight_code,weight_books\n1,0,0\n0,1,0\n", "one row is needed"),
+    ],
+)
+def test_mixtures_to_beat_that_are_refused(text, place, run, folder, tmp_path):
+    path, out = tmp_path / "present.csv", tmp_path / "recommendation.json"
+    if text is not None:
+        path.write_text(text)
+    risk = f"prob-below:{path}"
+    said = run("recommend", folder / "fit.nc", *SCALE, "--risk", risk, "--out", out)
+    assert str(path) in refused(said, place)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "risk"),
+    [
+        ("quantile:0.9", bm.Quantile(0.9)),
+        ("cvar:0.9", bm.CVaR(0.9)),
+        ("regret", bm.Regret()),
+        ("regret:0.9", bm.Regret(0.9)),
+    ],
+)
+def test_a_risk_is_what_is_minimised(text, risk, recommended, folder):
+    made, _ = recommended("--risk", text)
+    expected = recommend(bm.load(folder / "few.nc"), 7e9, 1.4e11, risk=risk)
+    assert made["risk"] == text
+    assert made["loss"]["risk"] == pytest.approx(expected.risk_value, rel=1e-9)
+    np.testing.assert_allclose(list(made["weights"].values()), expected.weights, atol=1e-6)
+
+
+def test_the_chance_to_beat_a_mixture(recommended, tmp_path):
+    path = tmp_path / "present.csv"
+    path.write_text("weight_books,weight_code,weight_web\n0.2,0.3,0.5\n")
+    made, _ = recommended("--risk", f"prob-below:{path}")
+    assert made["risk"] == "prob-below"
+    assert 0 <= made["loss"]["risk"] <= 1
+
+
+def test_constraints_hold_and_are_reported(recommended, tmp_path):
+    path = tmp_path / "constraints.toml"
+    path.write_text(
+        "[groups.text]\ndomains = ['web', 'books']\nmax = 0.15\n"
+        "[token_budget]\nmax_epochs = 2\n[token_budget.available]\nbooks = 7e9\n"
+    )
+    made, _ = recommended("--constraints", path)
+    weights = made["weights"]
+    assert weights["web"] + weights["books"] <= 0.15 + 1e-8
+    assert weights["books"] <= 0.1 + 1e-8
+    asked = {one["constraint"]: one for one in made["constraints"]["asked"]}
+    assert asked["group text at most 0.15"]["binding"]
+    assert asked["group text at most 0.15"]["price"] > 0
+    assert "unconstrained" in made["baselines"]
+    assert sum(made["p_best"].values()) == pytest.approx(1)
 
 
 @pytest.fixture

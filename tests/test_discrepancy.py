@@ -6,7 +6,7 @@ import pytest
 from synthetic import fit_of, parameters, swarm
 
 from bayesmix import runs_from_frame
-from bayesmix.discrepancy import TILT, _bend_covariance, discrepancy_draws, scales, twice_integrated
+from bayesmix.discrepancy import _bend_covariance, discrepancy_draws, scales, twice_integrated
 
 N_DRAWS = 40_000
 SD_ERROR = 5 / np.sqrt(2 * N_DRAWS)  # 5 standard errors of a standard deviation
@@ -38,17 +38,12 @@ def _posterior(runs, **scale: float) -> dict[str, np.ndarray]:
     return {
         **{name: np.full(N_DRAWS, value) for name, value in values.items()},
         "offset": np.zeros((N_DRAWS, n_cells, n_components)),
-        "sigma": np.full((N_DRAWS, n_components), 0.003),
-        "common": np.full((N_DRAWS, n_components), 0.004),
     }
 
 
-def _draws(runs, posterior, n, d, h=None) -> np.ndarray:
-    """Draws (S, R, C) at the swarm's mean mixture or at the given one."""
+def _draws(runs, posterior, n, d) -> np.ndarray:
     n, d = np.broadcast_arrays(np.atleast_1d(n), np.atleast_1d(d))
-    mixture = runs.weights.values.mean(axis=0) if h is None else np.asarray(h)
-    weights = np.tile(mixture, (len(n), 1))
-    return discrepancy_draws(runs, posterior, weights, n, d, np.random.default_rng(1))
+    return discrepancy_draws(runs, posterior, n, d, np.random.default_rng(1))
 
 
 LATE = [(1e8, 1e9), (1e8, 2e9), (3e8, 1e9), (3e8, 2e9), (3e8, 4e9)]
@@ -143,20 +138,6 @@ def test_bends_with_three_sizes_against_conditioning_on_values() -> None:
     k, ks, kss = prior[:3, :3], prior[3:, :3], prior[3:, 3:]
     want = kss - ks @ np.linalg.solve(k, ks.T)
     np.testing.assert_allclose(_bend_covariance(old, new), want, rtol=2e-3, atol=2e-3)
-
-
-def test_tilts_are_a_share_of_the_noise_for_an_e_fold_outside() -> None:
-    runs = _runs(LATE)
-    h = runs.weights.values
-    centre = h.mean(axis=0)
-    away = centre + [0.2, -0.2]
-    posterior = _posterior(runs)
-    outside = _draws(runs, posterior, [3e8 * np.e], [4e9 * np.e**2], away)[:, 0]
-    spread = np.sqrt(((h - centre) ** 2).sum(axis=1).mean())
-    want = TILT * 0.005 * np.sqrt(5) * np.linalg.norm(away - centre) / spread
-    np.testing.assert_allclose(outside.std(axis=0), want, rtol=SD_ERROR)
-    assert not _draws(runs, posterior, [3e8], [4e9], away).any()
-    np.testing.assert_allclose(_draws(runs, posterior, [3e9], [4e9], centre), 0.0, atol=1e-12)
 
 
 def test_predictions_take_it_in_both_intervals_or_leave_it_out() -> None:

@@ -302,20 +302,23 @@ def test_objective_draws_and_its_gradient(name):
     variant = law.LAWS[name]
     sets = draws_of(rng, name)
     mixtures, objective = rng.dirichlet(np.full(3, 3.0), len(sets)), np.array([0.2, 0, 0.5, 0.3])
+    factors = rng.lognormal(0, 0.1, (len(sets), 4))
     size, tokens = np.array([7e9]), np.array([1.4e11])
-    value, gradient = law.objective_draws(
+    value, gradient, losses = law.objective_draws(
         *stacked(sets),
         mixtures,
         np.log(7e9),
         np.log(1.4e11),
-        objective,
+        objective * factors,
         variant.noise,
         variant.head,
     )
-    row_bar = objective[None]
     for s, p in enumerate(sets):
         h = mixtures[[s]]
-        expected = stated(one(p), h, size, tokens, variant)[0, 0] @ objective
+        truth = stated(one(p), h, size, tokens, variant)[0, 0]
+        np.testing.assert_allclose(losses[s], truth, rtol=1e-13)
+        row_bar = objective[None] * factors[s]
+        expected = truth @ row_bar[0]
         assert value[s] == pytest.approx(expected, rel=1e-13)
         entries = [(0, j) for j in range(3)]
         found = differences(p, h, size, tokens, variant, "weights", entries, row_bar)
@@ -328,9 +331,9 @@ def test_objective_without_a_domain_ignores_its_infinite_loss():
     sets = draws_of(rng, "regression", n_draws=1)
     mixtures = np.array([[0.0, 0.4, 0.6]])
     arguments = (*stacked(sets), mixtures, np.log(1e8), np.log(1e10))
-    value, gradient = law.objective_draws(*arguments, np.array([0, 0.5, 0.5, 0]), True, False)
+    value, gradient, _ = law.objective_draws(*arguments, np.array([[0, 0.5, 0.5, 0]]), True, False)
     rows = law.points(mixtures, np.array([1e8]), np.array([1e10]))
     assert value[0] == pytest.approx(law.evaluate(sets[0], rows, variant)[0, 1:3].mean(), rel=1e-14)
     assert np.isfinite(gradient).all()
-    value, _ = law.objective_draws(*arguments, np.array([1.0, 0, 0, 0]), True, False)
+    value, _, _ = law.objective_draws(*arguments, np.array([[1.0, 0, 0, 0]]), True, False)
     assert value[0] == np.inf

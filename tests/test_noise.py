@@ -45,7 +45,7 @@ def test_value_is_the_multivariate_t(cells, rho: float, phi: float) -> None:
     want, sizes = 0.0, []
     for group in range(3):
         for i in range(N_COMPONENTS):
-            k = np.flatnonzero((REPEAT == group) & np.isfinite(cells.observed[:, i]))
+            k = np.flatnonzero((group == REPEAT) & np.isfinite(cells.observed[:, i]))
             if not k.size:
                 continue
             correlation = np.where(RUN[k][:, None] == RUN[k], rho, phi)

@@ -10,7 +10,7 @@ import xarray as xr
 from matplotlib.patches import Rectangle
 from synthetic import fit_of, parameters, swarm
 
-from bayesmix import Normal, plots, runs_from_frame
+from bayesmix import CVaR, Normal, pareto_front, plots, runs_from_frame, scale_path
 from bayesmix import law as laws
 from bayesmix.model import reference
 from bayesmix.plots.prior_predictive import _falls
@@ -281,6 +281,49 @@ def test_recommendation_labels(small):
 def test_recommendation_of_another_swarm_is_refused(small, pile):
     with pytest.raises(ValueError, match="the recommendation's are web, code, books"):
         plots.plot_recommendation(recommendation(small), runs=pile.runs)
+
+
+# --- choices ---
+
+
+def test_risk_return_shows_means_and_tails(small):
+    recs = {
+        "mean": recommend(small, 1e9, 2e10),
+        "cautious": recommend(small, 1e9, 2e10, risk=CVaR(0.9)),
+    }
+    ax = plots.plot_risk_return(recs)
+    shown = np.array([line.get_xydata()[0] for line in ax.lines if line.get_marker() == "D"])
+    for (mean, tail), rec in zip(shown, recs.values(), strict=True):
+        draws = np.sort(rec.loss.values)
+        assert mean == pytest.approx(draws.mean(), rel=1e-12)
+        assert tail == pytest.approx(draws[-40:].mean(), rel=1e-12)
+    said = {text.get_text() for text in ax.texts}
+    assert {"mean", "cautious", "uniform", "best observed", "swarm mean"} <= said
+    with pytest.raises(ValueError, match="no recommendation"):
+        plots.plot_risk_return({})
+
+
+def test_the_front_shows_both_losses(small):
+    objectives = {"code": {"code": 1.0}, "web": {"web": 1.0}}
+    front = pareto_front(small, 1e9, 2e10, objectives, points=5, draws=100)
+    ax = plots.plot_pareto(front)
+    line = next(line for line in ax.lines if line.get_label() == "posterior mean")
+    np.testing.assert_allclose(line.get_xydata().T, front["loss"].mean("draw"), rtol=1e-12)
+    assert ax.get_xlabel() == "code: loss, nats per token"
+    assert (pixels(ax).min(axis=2) < 0.9).mean() > 0.01
+
+
+def test_the_path_shows_weights_and_bands(small):
+    path = scale_path(small, [1e8, 1e9, 1e10], [2e9, 2e10, 2e11], draws=50)
+    axes = plots.plot_scale_path(path)
+    for name, ax in zip(DOMAINS, axes, strict=True):
+        one = path.sel(domain=name)
+        np.testing.assert_array_equal(ax.lines[0].get_xdata(), [1e8, 1e9, 1e10])
+        np.testing.assert_array_equal(ax.lines[0].get_ydata(), one["weights"])
+        band = ax.collections[0].get_paths()[0].vertices
+        assert band[:, 1].max() == pytest.approx(np.quantile(one["optima"], 0.95, axis=1).max())
+        assert ax.get_title() == name
+    assert (pixels(axes).min(axis=2) < 0.9).mean() > 0.01
 
 
 # --- prior predictive ---

@@ -5,6 +5,7 @@ import sys
 import numpy as np
 import pytest
 
+from bayesmix.constraints import Bounds
 from bayesmix.pointfit import POINT_LAWS, point_fit
 from tests.synthetic import swarm
 
@@ -58,7 +59,9 @@ def test_laws_beat_or_are_the_mean(fits, runs, law):
 def test_optimum_is_below_a_grid(fits, law):
     """No mixture of a fine grid is better than the optimum, within its bounds."""
     fit = fits[law]
-    best = fit.optimum(1e8, 2e9, objective={"web": 0.5, "code": 0.5}, upper={"web": 0.6})
+    best = fit.optimum(
+        1e8, 2e9, objective={"web": 0.5, "code": 0.5}, bounds=bm.Bounds({"web": (0.0, 0.6)})
+    )
     assert best.sum() == pytest.approx(1)
     assert best.sel(domain="web") <= 0.6 + 1e-12
     grid = np.array([[i, j, 40 - i - j] for i in range(25) for j in range(41 - i)]) / 40

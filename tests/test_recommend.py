@@ -12,13 +12,15 @@ from hypothesis import given
 from hypothesis.extra.numpy import arrays
 from synthetic import fit_of, full_parameters, parameters, swarm
 
-from bayesmix import Diagnosis, Fit, runs_from_frame
+from bayesmix import Bounds, Diagnosis, Fit, runs_from_frame
 from bayesmix import law as laws
 from bayesmix.allocation import allocate
-from bayesmix.objective import problem
+from bayesmix.feasible import feasible_set
+from bayesmix.objective import problem, risk_target
 from bayesmix.optima import draw_optima
 from bayesmix.optimise import minimise, project, residual
 from bayesmix.recommend import recommend
+from bayesmix.risk import Mean
 
 N, D = 1.5e8, 4e9  # within what `swarm` has, where the law has no discrepancy
 THREE = ("web", "code", "books")
@@ -176,11 +178,11 @@ def test_gradients_are_those_of_finite_differences():
         up, down = (np.einsum("ssc,c->s", losses(draws, h + s * move), weights) for s in (1, -1))
         slope = (up - down) / (2 * step)
         np.testing.assert_allclose(gradient[:, j] - gradient[:, 0], slope, atol=2e-8)
-    mean, mean_gradient = of.of_mean()(h, np.arange(6))
+    at = risk_target(of, Mean())(h, np.arange(6), np.empty((6, 0, 1)), 1.0)
     for i in range(6):
         each = of.at(np.tile(h[i], (6, 1)))
-        assert mean[i] == pytest.approx(each[0].mean(), rel=1e-14)
-        np.testing.assert_allclose(mean_gradient[i], each[1].mean(axis=0), rtol=1e-12)
+        assert at.values[i] == pytest.approx(each[0].mean(), rel=1e-14)
+        np.testing.assert_allclose(at.gradients[i], each[1].mean(axis=0), rtol=1e-12)
 
 
 # --- optima against the truth ---
@@ -272,7 +274,8 @@ def test_no_random_mixture_within_bounds_is_better(objective):
     draws["log_H"] = draws["log_H"] + 3
     fit = fit_of(draws, swarm(names(k)))
     lower, upper = {"d0": 0.1}, {"d1": 0.3, "d2": 0.05}
-    rec = recommend(fit, N, D, objective=objective, lower=lower, upper=upper)
+    limits = {d: (lower.get(d, 0), upper.get(d, 1)) for d in (*lower, *upper)}
+    rec = recommend(fit, N, D, objective=objective, constraints=[Bounds(limits)])
     rng = np.random.default_rng(0)
     low = np.array([lower.get(d, 0) for d in names(k)])
     high = np.array([upper.get(d, 1) for d in names(k)])
@@ -304,7 +307,8 @@ def test_optima_on_kinks_have_no_feasible_direction_of_descent(objective):
     fit = fit_of(draws, swarm(names(k)), chains=1)
     of = problem(fit, N, D, objective or uniform_over(names(k)))
     upper = np.array([1.0, 0.5, 1.0, 1.0, 1.0, 0.01])
-    found = draw_optima(of, np.full((1, k), 1 / k), np.zeros(k), upper)
+    limit = Bounds({"d1": (0, 0.5), "d5": (0, 0.01)})
+    found = draw_optima(of, np.full((1, k), 1 / k), feasible_set([limit], names(k), D))
     assert (found.residuals <= 1e-6).all()
     rng = np.random.default_rng(0)
     swaps = np.eye(k)[:, None] - np.eye(k)[None]
@@ -345,9 +349,12 @@ def fit():
     return fit_of(parameters(THREE, ("chat",), n_draws=40), runs)
 
 
+LIMITS = {"web": (0.1, 1), "books": (0, 0.05), "code": (0, 0.5)}
+
+
 @pytest.fixture(scope="module")
 def rec(fit):
-    return recommend(fit, N, D, lower={"web": 0.1}, upper={"books": 0.05, "code": 0.5}, seed=4)
+    return recommend(fit, N, D, constraints=[Bounds(LIMITS)], seed=4)
 
 
 def test_the_default_objective_is_the_mean_over_domains_with_losses(rec, fit):
@@ -395,7 +402,7 @@ def test_bounds_hold_and_those_that_bind_are_flagged(fit, rec):
     assert (rec.optima <= bounds["upper"]).all()
     np.testing.assert_array_equal(bounds["lower"], [0.1, 0, 0])
     np.testing.assert_array_equal(bounds["upper"], [1, 0.5, 0.05])
-    half = recommend(fit, N, D, lower=0.3, upper=0.5)
+    half = recommend(fit, N, D, constraints=[Bounds(dict.fromkeys(THREE, (0.3, 0.5)))])
     for found in (rec, half):
         for name in THREE:
             weight = found.weights.sel(domain=name).item()
@@ -403,12 +410,19 @@ def test_bounds_hold_and_those_that_bind_are_flagged(fit, rec):
             truth = {low: "lower", high: "upper"}.get(weight, "")
             assert found.bounds["active"].sel(domain=name).item() == truth
     assert "lower" in half.bounds["active"]
-    fixed = recommend(fit, N, D, lower={"web": 0.6, "code": 0.3, "books": 0.1})
+    fixed = recommend(
+        fit, N, D, constraints=[Bounds({"web": (0.6, 1), "code": (0.3, 1), "books": (0.1, 1)})]
+    )
     np.testing.assert_allclose(fixed.weights, [0.6, 0.3, 0.1], atol=1e-12)
 
 
 def test_baselines_are_paired_differences(rec, fit):
-    assert rec.baselines["baseline"].values.tolist() == ["uniform", "best_observed", "swarm_mean"]
+    assert rec.baselines["baseline"].values.tolist() == [
+        "uniform",
+        "best_observed",
+        "swarm_mean",
+        "unconstrained",
+    ]
     mixtures = fit.runs.weights.values
     every = fit.predict(fit.runs.frame, N, D).draws["expected"].sel(domain="mean")
     best = int(every.mean("draw").values.argmin())
@@ -436,7 +450,7 @@ def test_a_recommended_zero_is_a_zero_whatever_was_printed():
     table.loc[0, ["weight_web", "weight_code", "weight_books"]] = [0.6, 0.4, 0.0]
     draws = parameters(THREE, n_draws=8)
     fit = fit_of(draws, runs_from_frame(table, weight_resolution=0.01))
-    rec = recommend(fit, N, D, upper={"books": 0.0})
+    rec = recommend(fit, N, D, constraints=[Bounds({"books": (0, 0)})])
     assert rec.weights.sel(domain="books") == 0
     truth = losses(draws, rec.weights.values[None])[:, 0]
     found = rec.losses.draws["expected"].isel(row=0).values[:, :3]
@@ -459,9 +473,11 @@ def test_it_warns_of_scales_and_mixtures_beyond_the_swarm():
     assert "e-folds" not in within
     tried = runs.weights.sel(domain="web")
     most, least = float(tried.max()), float(tried.min())
-    beyond = recommend(fit, 1.5e8, 3e9, lower={"web": most + 0.02})
+    beyond = recommend(fit, 1.5e8, 3e9, constraints=[Bounds({"web": (most + 0.02, 1)})])
     assert f"web {most + 0.02:.3f} (tried at most {most:.3f})" in " ".join(beyond.warnings)
-    below = recommend(fit, 1.5e8, 3e9, upper={"web": least - 0.002}, lower={"code": 0.3})
+    below = recommend(
+        fit, 1.5e8, 3e9, constraints=[Bounds({"web": (0, least - 0.002), "code": (0.3, 1)})]
+    )
     assert f"web {least - 0.002:.3f} (tried at least {least:.3f})" in " ".join(below.warnings)
 
 
@@ -541,7 +557,7 @@ def test_json_has_no_infinities(tmp_path, monkeypatch):
     assert made["baselines"]["swarm_mean"]["difference"]["mean"] is None
     assert "tried at most 0.000" in " ".join(rec.warnings)
     with pytest.raises(ValueError, match="infinite at every mixture"):
-        recommend(fit, N, D, upper={"books": 0.0})
+        recommend(fit, N, D, constraints=[Bounds({"books": (0, 0)})])
 
 
 def test_json_is_whole_or_not_there(rec, tmp_path, monkeypatch):
@@ -586,18 +602,10 @@ def test_it_prints_weights_intervals_and_warnings(rec):
         ({"objective": {"web": np.nan}}, "must be 0 or more, got 'web': nan"),
         ({"objective": {"web": 0.0}}, "no weight of the objective is above 0; valid names: web"),
         ({"objective": {}}, "no weight of the objective is above 0"),
-        ({"lower": {"poems": 0.1}}, "unknown domain 'poems' in the lower bounds; .* web, code"),
-        ({"upper": {"web": 1.1}}, r"upper bounds must lie between 0 and 1: web \(1.1\)"),
-        ({"lower": np.nan}, "lower bounds must lie between 0 and 1"),
-        (
-            {"lower": {"web": 0.3}, "upper": {"web": 0.2}},
-            r"above upper bounds: web \(0.3 above 0.2",
-        ),
-        (
-            {"lower": {"web": 0.6, "code": 0.5}},
-            r"lower bounds sum to 1.1, more than 1: web \(0.6\), code \(0.5\)$",
-        ),
-        ({"upper": 0.3}, r"upper bounds sum to 0.9, less than 1: web \(0.3\), code"),
+        ({"constraints": [Bounds({"poems": (0, 1)})]}, "bounds: unknown domain 'poems'; valid"),
+        ({"baselines": {"uniform": {"web": 1.0}}}, "'uniform' is a baseline already"),
+        ({"baselines": {"old": {"poems": 1.0}}}, "baseline 'old': unknown domain 'poems'"),
+        ({"baselines": {"old": {"web": 0.5}}}, "baseline 'old': weights must be 0 or more and sum"),
     ],
 )
 def test_choices_that_are_refused(fit, options, said):

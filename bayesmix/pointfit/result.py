@@ -11,9 +11,12 @@ import pandas as pd
 import xarray as xr
 
 from bayesmix import law as laws
-from bayesmix.model import components
-from bayesmix.optima import mean_optimum
-from bayesmix.optimise import Function, project
+from bayesmix.constraints import Bounds
+from bayesmix.feasible import FeasibleSet, feasible_set
+from bayesmix.model import components, observed_domains
+from bayesmix.objective import resolve_objective
+from bayesmix.optima import inside
+from bayesmix.optimise import minimise, project
 from bayesmix.pointfit import (
     additive,
     bimix,
@@ -28,7 +31,6 @@ from bayesmix.pointfit import (
 )
 from bayesmix.pointfit.search import Fitted
 from bayesmix.predict import mixture_table, named_losses
-from bayesmix.recommend import checked_bounds, checked_objective
 from bayesmix.runs import Runs, floor_weights
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 
 _STEP = 1e-30  # complex: exact to rounding
 _LEAST_WEIGHT = 1e-9  # at which slopes are taken: some are infinite at 0
+_RANDOM_STARTS = 16
 _CANDIDATES, _TOP = 20_000, 100  # random mixtures that rank trees, and how many are averaged
 
 
@@ -146,12 +149,11 @@ class PointFit:
         n_params: float,
         n_tokens: float,
         objective: Mapping[str, float] | None = None,
-        lower: Mapping[str, float] | float | None = None,
-        upper: Mapping[str, float] | float | None = None,
+        bounds: Bounds | None = None,
     ) -> xr.DataArray:
         """The mixture of least loss; dim ``domain``, weights that sum to 1.
 
-        The arguments are those of `bayesmix.recommend`. A law without slopes is ranked on random
+        A law without slopes is ranked on random
         mixtures and those of the swarm, and the mean of the best is taken, as RegMix does.
 
         Raises
@@ -159,16 +161,15 @@ class PointFit:
         ValueError
             As `bayesmix.recommend`, and if the law predicts the objective nowhere.
         """
-        wanted = checked_objective(self.runs, objective)
-        low, high = checked_bounds(self.runs.domains, lower, upper)
+        wanted, _ = resolve_objective(self.components, observed_domains(self.runs), objective)
+        allowed = feasible_set([bounds] if bounds else [], self.runs.domains, n_tokens)
         weights = np.array([wanted.get(name, 0.0) for name in self.components])
         of = _Objective(self, float(n_params), float(n_tokens), weights)
         rng = np.random.default_rng(0)
         if POINT_LAWS[self.law].smooth:
-            known = self.runs.effective_weights().values.mean(axis=0, keepdims=True)
-            best = mean_optimum(of, known, low, high, rng)[0].points[0]
+            best = _best_minimum(of, self.runs, allowed, rng)
         else:
-            best = _best_ranked(of, self.runs, low, high, rng)
+            best = _best_ranked(of, self.runs, allowed.lower, allowed.upper, rng)
         return xr.DataArray(best, {"domain": list(self.runs.domains)}, "domain", "weights")
 
     def bootstrap(self, n: int = 50, seed: int = 0, n_jobs: int = 1) -> "Bootstrap":
@@ -237,32 +238,24 @@ def prediction_points(
 
 @dataclass(frozen=True)
 class _Objective:
-    """A weighted sum of a fit's losses at one N and D; see `bayesmix.optima.Objective`."""
+    """A weighted sum of a fit's losses at one N and D."""
 
     fit: PointFit
     n_params: float
     n_tokens: float
     weights: np.ndarray
 
-    def thinned(self, most: int) -> "_Objective":
-        return self
+    def slopes(self, points: np.ndarray, _: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Values (P,) and gradients (P, K) at mixtures (P, K): what `minimise` asks for."""
+        if self.fit.law.startswith("point:"):
+            return self._kernel(points)
+        size = points.shape[1]
+        inner = np.repeat(np.maximum(points, _LEAST_WEIGHT), size, axis=0).astype(complex)
+        inner += 1j * _STEP * np.tile(np.eye(size), (len(points), 1))
+        gradient = self.value(inner).imag.reshape(points.shape) / _STEP
+        return self.value(points), gradient
 
-    def values(self, points: np.ndarray) -> np.ndarray:
-        return self._value(points)[None]
-
-    def of_mean(self) -> Function:
-        def function(points: np.ndarray, _: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            if self.fit.law.startswith("point:"):
-                return self._kernel(points)
-            size = points.shape[1]
-            inner = np.repeat(np.maximum(points, _LEAST_WEIGHT), size, axis=0).astype(complex)
-            inner += 1j * _STEP * np.tile(np.eye(size), (len(points), 1))
-            gradient = self._value(inner).imag.reshape(points.shape) / _STEP
-            return self._value(points), gradient
-
-        return function
-
-    def _value(self, points: np.ndarray) -> np.ndarray:
+    def value(self, points: np.ndarray) -> np.ndarray:
         wanted = self.weights != 0
         loss = self.fit.evaluate(points, self.n_params, self.n_tokens)[:, wanted]
         return np.where(np.isnan(loss), np.inf, loss) @ self.weights[wanted]
@@ -280,6 +273,21 @@ class _Objective:
         )
 
 
+def _best_minimum(
+    of: _Objective, runs: Runs, allowed: FeasibleSet, rng: np.random.Generator
+) -> np.ndarray:
+    """The best of the minima reached from near every vertex, the swarm's mean and at random."""
+    n_domains = len(runs.domains)
+    known = runs.effective_weights().values.mean(axis=0, keepdims=True)
+    near_vertices = 0.95 * np.eye(n_domains) + 0.05 / n_domains
+    random = rng.dirichlet(np.ones(n_domains), _RANDOM_STARTS)
+    starts = inside(np.concatenate([known, near_vertices, random]), allowed)
+    if not np.isfinite(of.value(starts)).all():
+        raise ValueError(f"the law {of.fit.law} predicts the objective at no mixture within bounds")
+    found = minimise(of.slopes, starts, allowed.lower, allowed.upper)
+    return found.points[found.values.argmin()]
+
+
 def _best_ranked(
     of: _Objective, runs: Runs, low: np.ndarray, high: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
@@ -288,7 +296,7 @@ def _best_ranked(
     random = rng.dirichlet(np.ones(tried.shape[1]), _CANDIDATES)
     tried = tried[((low <= tried) & (tried <= high)).all(axis=1)]
     candidates = np.concatenate([tried, project(random, low, high)])
-    values = of.values(candidates)[0]
+    values = of.value(candidates)
     known = np.isfinite(values)
     if not known.any():
         raise ValueError(f"the law {of.fit.law} predicts the objective at no mixture within bounds")

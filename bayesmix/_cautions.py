@@ -1,0 +1,86 @@
+"""Sentences that a reader of a recommendation should see."""
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+from scipy.spatial.distance import cdist
+
+from bayesmix.fit import Fit
+
+TOLERANCE = 1e-6  # on the KKT residual, nats per unit of weight
+_HAIR = 1e-9  # a size this close to the range that was fitted is in it
+_NOTABLE = 1e-3  # outside the weights tried by less than this goes unsaid
+
+
+def doubts(fit: Fit, objective: Mapping[str, float], n_params: float, n_tokens: float) -> list[str]:
+    """Sentences on what the fit cannot vouch for, whatever the mixture."""
+    said = []
+    diagnosis = fit.diagnose()
+    if not diagnosis.passed:
+        said.append(f"The sampler's diagnostics failed. {diagnosis.text}")
+    losses = np.concatenate([fit.runs.losses.values, fit.runs.target_losses.values], axis=1)
+    seen = np.isfinite(losses).any(axis=0)
+    unseen = [n for n, s in zip(fit.components, seen, strict=True) if not s and objective.get(n)]
+    if unseen:
+        said.append(
+            f"The objective counts {', '.join(unseen)}, whose losses were never observed: that "
+            "part of it comes from the priors."
+        )
+    for name, unit, value, fitted in (
+        ("N", "parameters", n_params, fit.runs.n_params.values),
+        ("D", "tokens", n_tokens, fit.runs.n_tokens.values),
+    ):
+        least, most = fitted.min(), fitted.max()
+        if not least * (1 - _HAIR) <= value <= most * (1 + _HAIR):
+            above = value > most
+            edge = most if above else least
+            said.append(
+                f"{name} = {value:.3g} {unit} is {abs(math.log(value / edge)):.1f} e-folds "
+                f"{'above the largest' if above else 'below the smallest'} that was fitted, "
+                f"{edge:.3g}."
+            )
+    return said
+
+
+def outside(fit: Fit, h: np.ndarray) -> list[str]:
+    """Sentences on weights and mixtures outside what the swarm tried."""
+    tried = fit.runs.weights.values
+    lows, highs = tried.min(axis=0), tried.max(axis=0)
+    places = []
+    for name, weight, low, high in zip(fit.runs.domains, h, lows, highs, strict=True):
+        if weight > high + _NOTABLE:
+            places.append(f"{name} {weight:.3f} (tried at most {high:.3f})")
+        elif weight < low - _NOTABLE:
+            places.append(f"{name} {weight:.3f} (tried at least {low:.3f})")
+    said = []
+    if places:
+        said.append(f"The mixture leaves the weights that the swarm tried: {', '.join(places)}.")
+    mixtures = np.unique(tried, axis=0)
+    if len(mixtures) > 2:
+        nearest = abs(mixtures - h).sum(axis=1).min()
+        apart = cdist(mixtures, mixtures, "cityblock")
+        farthest = (apart + 3 * np.eye(len(mixtures))).min(axis=1).max()
+        if nearest > farthest + _NOTABLE:
+            said.append(
+                f"The mixture lies outside the region that the swarm supports: the nearest run is "
+                f"at an L1 distance of {nearest:.2f}, and no run is farther than {farthest:.2f} "
+                "from its own nearest."
+            )
+    return said
+
+
+def unfinished(convergence: Mapping[str, float]) -> list[str]:
+    """Sentences on optimisers that stopped short."""
+    said = []
+    if convergence["residual"] > TOLERANCE:
+        said.append(
+            f"The search for the optimum stopped short, at a KKT residual of "
+            f"{convergence['residual']:.1g} (wanted: {TOLERANCE:g})."
+        )
+    if convergence["draws_converged"] < 0.95:
+        said.append(
+            f"Only {convergence['draws_converged']:.0%} of the draws' optima were found to a KKT "
+            f"residual of {TOLERANCE:g}: the others rest on kinks of the law."
+        )
+    return said

@@ -1,0 +1,209 @@
+"""More than one mixture: the front of two objectives, and all that is near the optimum."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import xarray as xr
+from scipy.optimize import minimize
+
+from bayesmix.constraints import Constraint
+from bayesmix.feasible import FeasibleSet, feasible_set
+from bayesmix.fit import Fit
+from bayesmix.objective import Objective, Problem, problem, resolve_objective
+from bayesmix.optima import mean_optimum, risk_optimum
+from bayesmix.risk import Mean
+
+_TIE = 1e-9  # nats
+
+
+def pareto_front(
+    fit: Fit,
+    n_params: float,
+    n_tokens: float,
+    objectives: Mapping[str, Mapping[str, float]],
+    *,
+    constraints: Sequence[Constraint] = (),
+    points: int = 15,
+    draws: int = 500,
+    seed: int = 0,
+) -> xr.Dataset:
+    """Mixtures at which one expected objective can only fall if another rises.
+
+    Parameters
+    ----------
+    fit : Fit
+        A sampled posterior.
+    n_params, n_tokens : float
+        N (parameters) and D (tokens) of the run to come.
+    objectives : mapping
+        Two: {name: {domain or ``target:<name>``: weight}}.
+    constraints : sequence of Constraint
+    points : int
+        Mixtures along the front, at least 2; fewer where it is straight.
+    draws : int
+        At most so many posterior draws, evenly spaced.
+    seed : int
+        Of the random starts and the discrepancy.
+
+    Returns
+    -------
+    Dataset, dims (point, domain, objective, draw)
+        ``weights`` (point, domain), from the least of the first objective to the least of the
+        second; ``loss`` (objective, point, draw), nats per token.
+
+    Raises
+    ------
+    ValueError
+        As `recommend`, and unless there are two objectives.
+    """
+    if len(objectives) != 2 or points < 2:
+        raise ValueError(
+            "a front has two objectives, {name: {domain: weight}}, and 2 points or more"
+        )
+    domains = fit.runs.domains
+    allowed = feasible_set(constraints, domains, n_tokens)
+    each = [
+        resolve_objective(fit.components, fit.observed_components, objective)[0]
+        for objective in objectives.values()
+    ]
+
+    def combined(shares: Sequence[float]) -> Problem:
+        wanted = {
+            name: sum(w * one.get(name, 0.0) for w, one in zip(shares, each, strict=True))
+            for name in fit.components
+        }
+        return problem(fit, n_params, n_tokens, wanted, seed=seed).thinned(draws)
+
+    alone = [combined(shares) for shares in ((1.0, 0.0), (0.0, 1.0))]
+    rng = np.random.default_rng(seed)
+    start = np.full((1, len(domains)), 1 / len(domains))
+    ends = [mean_optimum(of, start, allowed, rng)[0].minima.points[0] for of in alone]
+    found = np.stack(ends)
+    means = np.stack([of.values(found).mean(axis=0) for of in alone])
+    done = {-1}  # chords, by their first point, beyond which nothing lies
+    while len(found) < points:
+        # the chord that spans the most area, and what lies farthest beyond it (Cohon 1978)
+        sides = abs(np.diff(means))
+        areas = [0.0 if i in done else area for i, area in enumerate(sides.prod(axis=0))]
+        i = int(np.argmax(areas))
+        if areas[i] == 0:
+            break
+        shares = sides[::-1, i] / sides[:, i].sum()
+        between = found[i : i + 2].mean(axis=0, keepdims=True)
+        of = combined(tuple(shares))
+        h = risk_optimum(of, Mean(), np.concatenate([between, found[i : i + 2]]), allowed)[0]
+        new = np.stack([one.values(h.minima.points).mean(axis=0) for one in alone])
+        if shares @ (means[:, [i]] - new) <= _TIE:
+            done.add(i)
+            continue
+        done = {j + (j > i) for j in done}
+        found = np.insert(found, i + 1, h.minima.points[0], axis=0)
+        means = np.insert(means, [i + 1], new, axis=1)
+    losses = np.stack([of.values(found).T for of in alone])
+    return xr.Dataset(
+        {
+            "weights": (("point", "domain"), found),
+            "loss": (("objective", "point", "draw"), losses),
+        },
+        {"domain": list(domains), "objective": list(objectives)},
+    )
+
+
+def near_optimal(
+    fit: Fit,
+    n_params: float,
+    n_tokens: float,
+    epsilon: float,
+    *,
+    objective: Objective | None = None,
+    constraints: Sequence[Constraint] = (),
+    draws: int = 200,
+    seed: int = 0,
+) -> xr.Dataset:
+    """How far every weight can go among mixtures within `epsilon` of the least expected loss.
+
+    Parameters
+    ----------
+    fit : Fit
+        A sampled posterior.
+    n_params, n_tokens : float
+        N (parameters) and D (tokens) of the run to come.
+    epsilon : float
+        Nats per token, times the objective's weights.
+    objective : mapping, optional
+        As in `recommend`.
+    constraints : sequence of Constraint
+    draws : int
+        At most so many posterior draws, evenly spaced.
+    seed : int
+        Of the random starts and the discrepancy.
+
+    Returns
+    -------
+    Dataset, dims (end, domain, weight_of)
+        ``weights`` (domain, end, weight_of): of the mixtures in the set the one with the
+        ``least`` and the ``most`` of each domain; ``loss`` (domain, end), their expected loss.
+        Attribute ``optimum``, the least expected loss.
+
+    Raises
+    ------
+    ValueError
+        As `recommend`, and if `epsilon` is not above 0.
+    """
+    if not 0 < epsilon < np.inf:
+        raise ValueError(f"epsilon must be above 0, got {epsilon!r}")
+    wanted, worst = resolve_objective(fit.components, fit.observed_components, objective)
+    if worst:
+        raise ValueError("the set is that of a weighted sum of losses")
+    domains = list(fit.runs.domains)
+    allowed = feasible_set(constraints, domains, n_tokens)
+    of = problem(fit, n_params, n_tokens, wanted, seed=seed).thinned(draws)
+    start = np.full((1, len(domains)), 1 / len(domains))
+    best = mean_optimum(of, start, allowed, np.random.default_rng(seed))[0].minima
+    ends = np.array(
+        [
+            [_farthest(of, best.points[0], best.values[0] + epsilon, i, sign, allowed)
+             for sign in (1.0, -1.0)]
+            for i in range(len(domains))
+        ]
+    )  # fmt: skip
+    loss = of.values(ends.reshape(-1, len(domains))).mean(axis=0).reshape(-1, 2)
+    return xr.Dataset(
+        {"weights": (("domain", "end", "weight_of"), ends), "loss": (("domain", "end"), loss)},
+        {"domain": domains, "end": ["least", "most"], "weight_of": domains},
+        {"optimum": float(best.values[0])},
+    )
+
+
+def _farthest(
+    of: Problem, start: np.ndarray, ceiling: float, domain: int, sign: float, allowed: FeasibleSet
+) -> np.ndarray:
+    """The mixture with the least (sign 1) or most (-1) of a domain and a loss below the ceiling."""
+    k = len(start)
+    every = np.ones(of.n_draws)[:, None]
+
+    def room(h: np.ndarray) -> np.ndarray:
+        return np.concatenate([[ceiling - of.at(every * h)[0].mean()], -allowed.excess(h[None])[0]])
+
+    def slope(h: np.ndarray) -> np.ndarray:
+        columns = np.eye(len(allowed.names))
+        others = [allowed.pull(h[None], one[None])[0] for one in columns]
+        if allowed.l1_reference is not None:
+            others[-1] = np.sign(h - allowed.l1_reference)
+        return -np.array([of.at(every * h)[1].mean(axis=0), *others])
+
+    goal = sign * np.eye(k)[domain]
+    least = np.maximum(allowed.lower, 1e-9 * (allowed.upper > 0))
+    found = minimize(
+        lambda h: (goal @ h, goal),
+        start,
+        jac=True,
+        method="SLSQP",
+        bounds=list(zip(least, allowed.upper, strict=True)),
+        constraints=[
+            {"type": "ineq", "fun": room, "jac": slope},
+            {"type": "eq", "fun": lambda h: h.sum() - 1, "jac": lambda _: np.ones((1, k))},
+        ],
+        options={"ftol": 1e-9, "maxiter": 200},
+    )
+    return found.x

@@ -1,0 +1,157 @@
+"""How choices move with scale: along a path, and where one mixture overtakes another."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import xarray as xr
+
+from bayesmix import law as laws
+from bayesmix.constraints import Constraint
+from bayesmix.feasible import feasible_set
+from bayesmix.fit import Fit
+from bayesmix.objective import Objective, discrepancy_factors, problem, resolve_objective
+from bayesmix.recommend import choose, mixture_of
+from bayesmix.risk import Mean, ProbBelow, Risk
+
+_SIZES = 200  # at which the sign is looked at; between two the root is on the chord
+
+
+def scale_path(
+    fit: Fit,
+    n_params: Sequence[float],
+    n_tokens: Sequence[float],
+    *,
+    objective: Objective | None = None,
+    risk: Risk | None = None,
+    constraints: Sequence[Constraint] = (),
+    draws: int = 500,
+    seed: int = 0,
+) -> xr.Dataset:
+    """The recommendation along a path of sizes and horizons.
+
+    Parameters
+    ----------
+    fit : Fit
+        A sampled posterior.
+    n_params, n_tokens : sequence of float, length R
+        N (parameters) and D (tokens) of each step.
+    objective, risk, constraints, seed
+        As in `recommend`; a token budget tightens as D grows.
+    draws : int
+        At most so many posterior draws, evenly spaced.
+
+    Returns
+    -------
+    Dataset, dims (step, domain, draw)
+        ``weights`` (step, domain), recommended; ``optima`` (step, draw, domain), of every draw;
+        ``loss`` (step, draw), the objective's expected loss at the recommendation, nats per
+        token. Coords ``n_params`` and ``n_tokens`` (step).
+
+    Raises
+    ------
+    ValueError
+        As `recommend`, and if the path's sizes and horizons differ in number.
+    """
+    if len(n_params) != len(n_tokens):
+        raise ValueError(f"{len(n_params)} sizes, but {len(n_tokens)} horizons")
+    risk = Mean() if risk is None else risk
+    wanted, worst = resolve_objective(fit.components, fit.observed_components, objective)
+    domains = list(fit.runs.domains)
+    beat = mixture_of(domains, risk.baseline) if isinstance(risk, ProbBelow) else None
+    starts = np.full((1, len(domains)), 1 / len(domains))
+    weights, optima, losses = [], [], []
+    for size, horizon in zip(n_params, n_tokens, strict=True):
+        allowed = feasible_set(constraints, domains, horizon)
+        of = problem(fit, size, horizon, wanted, worst=worst, seed=seed).thinned(draws)
+        found = choose(of, risk, starts, allowed, beat, seed)
+        h = found.best.minima.points
+        starts = np.concatenate([starts[:1], h])
+        weights.append(h[0])
+        optima.append(found.optima.points)
+        losses.append(of.values(h)[:, 0])
+    return xr.Dataset(
+        {
+            "weights": (("step", "domain"), np.array(weights)),
+            "optima": (("step", "draw", "domain"), np.array(optima)),
+            "loss": (("step", "draw"), np.array(losses)),
+        },
+        {
+            "domain": domains,
+            "n_params": ("step", np.asarray(n_params, dtype=float)),
+            "n_tokens": ("step", np.asarray(n_tokens, dtype=float)),
+        },
+    )
+
+
+def overtakes(
+    fit: Fit,
+    a: Mapping[str, float],
+    b: Mapping[str, float],
+    *,
+    n_params: tuple[float, float],
+    tokens_per_param: float = 20.0,
+    objective: Objective | None = None,
+    seed: int = 0,
+) -> xr.Dataset:
+    """The size from which mixture `a` is better than `b`, as a posterior.
+
+    Parameters
+    ----------
+    fit : Fit
+        A sampled posterior.
+    a, b : mapping
+        Mixtures, {domain: weight}.
+    n_params : tuple
+        The least and the greatest N that is looked at, parameters.
+    tokens_per_param : float
+        D = this times N.
+    objective : mapping or Worst, optional
+        As in `recommend`.
+    seed : int
+        Of the discrepancy.
+
+    Returns
+    -------
+    Dataset, dims (draw, size)
+        ``n_params`` (draw): the first N at which `a` goes from worse to better, blank where it
+        does not; ``first``, ``last`` (draw): whether `a` is better at the least and at the
+        greatest N; ``difference`` (draw, size): the objective of `a` less that of `b`, nats per
+        token, along ``size`` in parameters.
+
+    Raises
+    ------
+    ValueError
+        If names are unknown, weights do not sum to 1, or sizes are not positive and ascending.
+    """
+    low, high = n_params
+    if not 0 < low < high < np.inf:
+        raise ValueError(f"sizes must be positive and ascending, got {n_params!r}")
+    wanted, worst = resolve_objective(fit.components, fit.observed_components, objective)
+    domains = list(fit.runs.domains)
+    pair = np.stack([mixture_of(domains, a, "a"), mixture_of(domains, b, "b")])
+    of = problem(fit, low, low, wanted, worst=worst, seed=seed)
+    counted = np.array([float(wanted.get(name, 0.0)) for name in fit.components])
+
+    sizes = np.geomspace(low, high, _SIZES)
+    both = np.tile(sizes, 2)
+    at = laws.points(np.repeat(pair, _SIZES, axis=0), both, tokens_per_param * both)
+    loss = laws.evaluate_draws(*of.parameters, *at.arrays, of.variant.noise, of.variant.head)
+    factors = discrepancy_factors(fit, sizes, tokens_per_param * sizes, seed) * counted
+    parts = loss.reshape(of.n_draws, 2, _SIZES, -1) * factors[:, None]
+    total = parts.max(axis=3) if worst else parts.sum(axis=3)
+    ahead = total[:, 0] - total[:, 1]
+    crosses = (ahead[:, :-1] >= 0) & (ahead[:, 1:] < 0)
+    cell, every = crosses.argmax(axis=1), np.arange(of.n_draws)
+    before, after = ahead[every, cell], ahead[every, cell + 1]
+    crossed = crosses.any(axis=1)
+    share = np.divide(before, before - after, out=np.full(of.n_draws, np.nan), where=crossed)
+    crossing = sizes[cell] * (sizes[1] / sizes[0]) ** share
+    return xr.Dataset(
+        {
+            "n_params": ("draw", crossing),
+            "first": ("draw", ahead[:, 0] < 0),
+            "last": ("draw", ahead[:, -1] < 0),
+            "difference": (("draw", "size"), ahead),
+        },
+        {"size": sizes},
+    )

@@ -1,0 +1,282 @@
+"""Constraints: feasible sets, optima under them, shadow prices, and files that are refused."""
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+import scipy.optimize
+from hypothesis import given, settings
+from synthetic import fit_of, parameters, swarm
+
+from bayesmix import KL, L1, Bounds, CVaR, Fixed, GroupSum, RunsError, TokenBudget, recommend
+from bayesmix._choices import read_constraints
+from bayesmix.feasible import feasible_set
+from bayesmix.objective import problem
+from bayesmix.optima import draw_optima
+
+N, D = 1.5e8, 4e9
+NAMES = tuple(f"d{i}" for i in range(6))
+SKEWED = dict(zip(NAMES, (0.4, 0.3, 0.1, 0.1, 0.05, 0.05), strict=True))
+SETS = {
+    "bounds": [Bounds({"d0": (0.3, 1.0), "d1": (0.0, 0.05)})],
+    "fixed": [Fixed({"d0": 0.35, "d5": 0.0})],
+    "group": [GroupSum("g", ("d0", "d1", "d2"), max=0.3)],
+    "groups": [GroupSum("g", ("d0", "d1"), min=0.6), GroupSum("f", ("d1", "d2", "d3"), max=0.2)],
+    "budget": [TokenBudget({"d2": 1e8, "d3": 2e8}, max_epochs=1.5)],
+    "kl": [KL(SKEWED, 0.05)],
+    "l1": [L1(SKEWED, 0.15)],
+    "all": [
+        Bounds({"d4": (0.1, 1.0)}),
+        GroupSum("g", ("d0", "d1"), max=0.55),
+        TokenBudget({"d2": 3e8}),
+        KL(SKEWED, 0.1),
+    ],
+}
+
+
+@pytest.fixture(scope="module")
+def fit():
+    return fit_of(parameters(NAMES, n_draws=24, spread=0.25, seed=2), swarm(NAMES))
+
+
+@pytest.fixture(scope="module")
+def of(fit):
+    return problem(fit, N, D, dict.fromkeys(NAMES, 1 / 6))
+
+
+def random_mixtures(allowed, around, n, seed=0):
+    """Feasible mixtures: Dirichlet ones pulled towards a feasible one until they are feasible."""
+    rng = np.random.default_rng(seed)
+    k = len(around)
+    other = rng.dirichlet(np.full(k, 0.5), n)
+    other[n // 2 :] = around + 0.02 * (other[n // 2 :] - 1 / k)
+    low, high = np.zeros(n), np.ones(n)
+    for _ in range(40):
+        share = (low + high) / 2
+        points = around + share[:, None] * (other - around)
+        fits = allowed.violation(points) <= 1e-12
+        low, high = np.where(fits, share, low), np.where(fits, high, share)
+    points = around + low[:, None] * (other - around)
+    return points[allowed.violation(points) <= 1e-9]
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_optima_are_feasible_and_no_random_mixture_is_better(name, fit, of):
+    rec = recommend(fit, N, D, constraints=SETS[name])
+    allowed = feasible_set(SETS[name], NAMES, D)
+    h, optima = rec.weights.values, rec.optima.values
+    assert allowed.violation(h[None]) <= 1e-8
+    assert allowed.violation(optima).max() <= 1e-8
+    assert rec.convergence["violation"] <= 1e-8
+    assert rec.convergence["residual"] <= 1e-6
+    mixtures = random_mixtures(allowed, h, 10_000)
+    values = of.values(mixtures)
+    assert rec.loss.mean() <= values.mean(axis=0).min() + 1e-8
+    own = np.diagonal(of.values(optima))
+    assert (own <= values.min(axis=1) + 1e-8).all()
+    assert (own <= rec.loss.values + 1e-8).all()
+    # the optimum without constraints is shown beside, and is better
+    cost = rec.baselines["difference"].sel(baseline="unconstrained").mean()
+    assert cost > 1e-4
+    free = recommend(fit, N, D)
+    beside = rec.baselines["weights"].sel(baseline="unconstrained")
+    np.testing.assert_allclose(beside, free.weights, atol=1e-4)
+    assert rec.constraints["binding"].any()
+
+
+@pytest.mark.parametrize("name", ["group", "groups", "kl", "l1", "all"])
+def test_optima_equal_those_of_a_general_solver(name, fit, of):
+    rec = recommend(fit, N, D, constraints=SETS[name])
+    allowed = feasible_set(SETS[name], NAMES, D)
+    every = np.ones((of.n_draws, 1))
+    truth = scipy.optimize.minimize(
+        lambda h: of.at(every * h)[0].mean(),
+        rec.weights.values * 0.99 + 0.01 / 6,
+        jac=lambda h: of.at(every * h)[1].mean(axis=0),
+        method="SLSQP",
+        bounds=list(zip(np.maximum(allowed.lower, 1e-9), allowed.upper, strict=True)),
+        constraints=[
+            {"type": "eq", "fun": lambda h: h.sum() - 1},
+            {"type": "ineq", "fun": lambda h: -allowed.excess(h[None])[0]},
+        ],
+        options={"ftol": 1e-14, "maxiter": 500},
+    )
+    assert rec.loss.mean() <= truth.fun + 1e-9
+    if name != "l1":  # whose corners the other solver does not see
+        np.testing.assert_allclose(rec.weights, truth.x, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("tight", "loose"),
+    [
+        (Bounds({"d0": (0.3, 1.0)}), Bounds({"d0": (0.299, 1.0)})),
+        (Bounds({"d1": (0.0, 0.05)}), Bounds({"d1": (0.0, 0.051)})),
+        (GroupSum("g", NAMES[:3], max=0.3), GroupSum("g", NAMES[:3], max=0.301)),
+        (GroupSum("g", NAMES[:2], min=0.6), GroupSum("g", NAMES[:2], min=0.599)),
+        (KL(SKEWED, 0.05), KL(SKEWED, 0.051)),
+        (L1(SKEWED, 0.15), L1(SKEWED, 0.151)),
+        (TokenBudget({"d2": 1e8}), TokenBudget({"d2": 1.04e8})),
+    ],
+)
+def test_shadow_prices_are_what_loosening_brings(tight, loose, fit):
+    risk = CVaR(0.5)
+    one, other = (recommend(fit, N, D, risk=risk, constraints=[c]) for c in (tight, loose))
+    before, after = (rec.constraints.set_index("constraint") for rec in (one, other))
+    assert before["binding"].all()
+    gained = (one.risk_value - other.risk_value) / 1e-3
+    # the price falls as the constraint is loosened
+    assert after["price"].iloc[0] - 1e-5 <= gained <= before["price"].iloc[0] + 1e-5
+    assert gained > 1e-3
+
+
+def test_constraints_that_do_not_bind_cost_nothing(fit):
+    free = recommend(fit, N, D)
+    rec = recommend(fit, N, D, constraints=[GroupSum("g", NAMES[:3], max=0.99), KL(SKEWED, 3)])
+    np.testing.assert_allclose(rec.weights, free.weights, atol=1e-4)
+    assert not rec.constraints["binding"].any()
+    assert (rec.constraints["price"] == 0).all()
+
+
+@settings(max_examples=25)
+@given(st.integers(0, 2**32 - 1))
+def test_sets_around_a_mixture_are_feasible_and_kept(seed):
+    rng = np.random.default_rng(seed)
+    draws = parameters(NAMES[:4], n_draws=4, seed=seed % 7)
+    of = problem(fit_of(draws, swarm(NAMES[:4])), N, D, dict.fromkeys(NAMES[:4], 0.25))
+    inside = rng.dirichlet(np.full(4, 2.0))
+    reference = rng.dirichlet(np.full(4, 2.0))
+    given_reference = dict(zip(NAMES[:4], reference, strict=True))
+    kl = float((inside * np.log(inside / reference)).sum())
+    pick = [KL(given_reference, kl + 0.01), L1(given_reference, abs(inside - reference).sum())]
+    constraints = [
+        Bounds({"d0": (0.0, min(1.0, inside[0] + 0.05))}),
+        GroupSum("g", ["d1", "d2"], min=inside[1:3].sum() * 0.9),
+        pick[seed % 2],
+    ]
+    allowed = feasible_set(constraints, NAMES[:4], D)
+    assert allowed.violation(inside[None]) <= 1e-9
+    found = draw_optima(of, np.full((1, 4), 0.25), allowed)
+    assert allowed.violation(found.points).max() <= 1e-8
+    assert (found.values <= of.values(inside[None])[:, 0] + 1e-7).all()
+
+
+@pytest.mark.parametrize(
+    ("constraints", "named", "spared"),
+    [
+        ([Bounds({"d0": (0.6, 1), "d1": (0.5, 1), "d2": (0.1, 1)})], ["d0", "d1"], ["d2"]),
+        ([Bounds(dict.fromkeys(NAMES, (0, 0.1)))], NAMES, ["d6"]),
+        (
+            [GroupSum("g", NAMES[:2], min=0.5), Bounds({"d0": (0, 0.2), "d1": (0, 0.2)})],
+            ["group g at least 0.5", "d0 at most 0.2", "d1 at most 0.2"],
+            [],
+        ),
+        (
+            [TokenBudget(dict.fromkeys(NAMES, 5e8)), Bounds({"d0": (0.1, 1)})],
+            ["d3 at most 0.125 (token budget)"],
+            ["d0 at least"],
+        ),
+        ([KL(SKEWED, 0.01), Fixed({"d5": 0.5})], ["kl at most 0.01", "d5 (fixed) at least"], []),
+        ([L1(SKEWED, 0.2), Bounds({"d5": (0.5, 1)})], ["l1 at most 0.2", "d5 at least"], []),
+        ([KL({"d0": 1.0}, 1), Bounds({"d5": (0.5, 1)})], ["kl", "d5 at least"], []),
+    ],
+)
+def test_sets_that_no_mixture_meets_name_what_clashes(constraints, named, spared):
+    with pytest.raises(ValueError, match="no mixture meets all of") as caught:
+        feasible_set(constraints, NAMES, D)
+    for part in named:
+        assert part in str(caught.value)
+    for part in spared:
+        assert part not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("constraint", "said"),
+    [
+        (Bounds({"poems": (0, 1)}), "bounds: unknown domain 'poems'; valid names: d0"),
+        (Bounds({"d0": (0.2, 0.1)}), "bounds: out of range: d0"),
+        (Bounds({"d0": (0, 1.1)}), "bounds: out of range: d0"),
+        (Fixed({"d0": -0.1}), "fixed weights: out of range: d0"),
+        (GroupSum("g", []), "group g: out of range"),
+        (GroupSum("g", ["d0"], min=0.5, max=0.4), "group g: out of range"),
+        (TokenBudget({"d0": 0}), "token budget: out of range: d0 0"),
+        (TokenBudget({"d0": 1e9}, max_epochs=0), "token budget: out of range: max_epochs 0"),
+        (KL({"d0": 0.5}, 0.1), "kl: out of range: a reference that sums to 0.5"),
+        (KL({"d0": 1.0}, -0.1), "kl: out of range: max -0.1"),
+        (L1({"d0": 1.0}, np.nan), "l1: out of range: max nan"),
+    ],
+)
+def test_constraints_that_are_refused(constraint, said):
+    with pytest.raises(ValueError, match=said):
+        feasible_set([constraint], NAMES, D)
+
+
+TOML = """
+[bounds]
+d0 = [0.02, 0.5]
+[fixed]
+d5 = 0.05
+[groups.code]
+domains = ["d1", "d2"]
+min = 0.1
+max = 0.4
+[token_budget]
+max_epochs = 4
+[token_budget.available]
+d3 = 1e8
+[kl]
+max = 0.5
+[kl.reference]
+d0 = 0.5
+d1 = 0.5
+[l1]
+max = 1.0
+[l1.reference]
+d0 = 1.0
+"""
+
+
+def test_files_say_what_code_says(tmp_path):
+    path = tmp_path / "constraints.toml"
+    path.write_text(TOML)
+    assert read_constraints(path, NAMES) == [
+        Bounds({"d0": (0.02, 0.5)}),
+        Fixed({"d5": 0.05}),
+        TokenBudget({"d3": 1e8}, 4),
+        KL({"d0": 0.5, "d1": 0.5}, 0.5),
+        L1({"d0": 1.0}, 1.0),
+        GroupSum("code", ["d1", "d2"], 0.1, 0.4),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[bounds", "cannot be read"),
+        ("bounds = 3", "bounds is a table"),
+        ("groups = 3", "groups is a table"),
+        ("[bounds]\npoems = [0, 1]", "bounds: unknown name 'poems'; valid names: d0, d1"),
+        ("[bounds]\nd0 = 0.1", "'d0': 0.1 is not [lower, upper]"),
+        ("[bounds]\nd0 = [0.2, 0.1]", "bounds: out of range: d0"),
+        ("[bounds]\nd0 = [0, nan]", "'d0': [0, nan]"),
+        ("[limits]\nd0 = 1", "unknown table 'limits'; valid tables: [bounds]"),
+        ("[fixed]\nd0 = 'much'", "'d0': 'much' is not a weight"),
+        ("[groups.g]\nmin = 0.1", "groups.g: no key 'domains'"),
+        ("[groups.g]\ndomains = 'd0'", "groups.g.domains is a list"),
+        ("[groups.g]\ndomains = ['x']", "groups.g.domains: unknown name 'x'"),
+        ("[groups.g]\ndomains = ['d0', 'd1']\nleast = 1", "groups.g: unknown key 'least'"),
+        ("[groups.g]\ndomains = ['d0', 'd1']\nmin = true", "groups.g.min: True is not a number"),
+        ("[token_budget]\nmax_epochs = 2", "token_budget: no key 'available'"),
+        ("[token_budget.available]\nd0 = 'all'", "token_budget.available is a table of numbers"),
+        ("[token_budget.available]\nd0 = -1", "token budget: out of range: d0 -1"),
+        ("[kl.reference]\nd0 = 1", "kl: no key 'max'"),
+        ("[kl]\nmax = 1\n[kl.reference]\nx = 1", "kl.reference: unknown name 'x'"),
+        ("[kl]\nmax = 1\n[kl.reference]\nd0 = 0.5", "sums to 0.5"),
+        ("[l1]\nmax = 1\nreference = 3", "l1.reference is a table of numbers"),
+    ],
+)
+def test_files_that_are_refused_name_the_file_and_the_key(text, said, tmp_path):
+    path = tmp_path / "constraints.toml"
+    path.write_text(text)
+    with pytest.raises(RunsError) as caught:
+        read_constraints(path, NAMES)
+    assert said in str(caught.value)
+    assert str(caught.value).startswith(f"{path}: ")
