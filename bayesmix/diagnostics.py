@@ -5,7 +5,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import arviz as az
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -80,6 +79,8 @@ def diagnose(checked: xr.Dataset, stats: xr.Dataset) -> Diagnosis:
 
 def _worst(values: xr.DataArray) -> dict[str, Any]:
     """The worst diagnostics over a variable's entries; constant entries need none."""
+    import arviz as az  # takes longer to import than all else together
+
     name = str(values.name)
     varies = values.std(("chain", "draw")) > 0
     strict = name == "predictions at the data" or (

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import nutpie
 import pandas as pd
 import pymc as pm
 import xarray as xr
@@ -220,6 +219,9 @@ def _sample(
                 compute_convergence_checks=False,
             )
     elif sampler == "nutpie":
+        # imports ArviZ, which takes longer than all else together
+        import nutpie
+
         compiled = nutpie.compile_pymc_model(model)
         tree = nutpie.sample(
             compiled,

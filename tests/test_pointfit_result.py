@@ -60,7 +60,7 @@ def test_optimum_is_below_a_grid(fits, law):
     """No mixture of a fine grid is better than the optimum, within its bounds."""
     fit = fits[law]
     best = fit.optimum(
-        1e8, 2e9, objective={"web": 0.5, "code": 0.5}, bounds=bm.Bounds({"web": (0.0, 0.6)})
+        1e8, 2e9, objective={"web": 0.5, "code": 0.5}, bounds=Bounds({"web": (0.0, 0.6)})
     )
     assert best.sum() == pytest.approx(1)
     assert best.sel(domain="web") <= 0.6 + 1e-12
