@@ -54,7 +54,7 @@ def kernel_milliseconds(runs: Runs) -> float:
         rng.normal(4, 0.3, n_domains), 0.3, rng.normal(5, 0.3, n_domains), 0.3, np.log(1e6),
     )  # fmt: skip
     arguments = (*parameters, *at.arrays, variant.noise, variant.head)
-    loss_bar = rng.normal(size=(runs.n_runs, n_domains))
+    loss_bar = rng.normal(size=(at.row_log_d.size, n_domains))
 
     seconds = np.empty(REPEATS)
     for i in range(-1, REPEATS):  # the first call, which compiles, is overwritten by the last
