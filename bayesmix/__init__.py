@@ -23,6 +23,7 @@ from bayesmix.runs import (
     runs_from_frame,
     write_runs,
 )
+from bayesmix.scale import overtakes, scale_path
 from bayesmix.splits import ByMixture, ByScale, LargestScale
 
 __all__ = [
