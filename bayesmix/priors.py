@@ -146,8 +146,8 @@ def default_priors(n_params: float, n_tokens: float) -> dict[str, Prior]:
         "doubt_mean": Normal(math.log(0.01), 1.0),
         "doubt_spread": LogNormal(0.0, 0.4),
         "dof": Gamma(2.0, 0.1),
-        # log of what all components of a run share, over sigma
-        "common_mean": Normal(math.log(0.5), 0.7),
+        # log of what all components of a run share, over sigma: it may be next to nothing
+        "common_mean": Normal(math.log(0.3), 1.0),
         "common_spread": spread,
         # the law's misfit over scales, in log loss: of a new (N, D); of a checkpoint, for an e-fold
         # of tokens to go; of the law's slopes in one e-fold beyond the data
