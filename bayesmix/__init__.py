@@ -5,6 +5,7 @@ from bayesmix.constraints import KL, L1, Bounds, Fixed, GroupSum, TokenBudget
 from bayesmix.datasets import list_datasets, load_dataset
 from bayesmix.diagnostics import Diagnosis
 from bayesmix.evaluate import Evaluation, compare, evaluate
+from bayesmix.extrapolation import extrapolation
 from bayesmix.fit import Fit, FitFileError, fit, load
 from bayesmix.objective import Worst
 from bayesmix.pareto import near_optimal, pareto_front
@@ -13,6 +14,7 @@ from bayesmix.predict import Prediction, predict
 from bayesmix.prior_predictive import prior_predictive
 from bayesmix.priors import Gamma, LogNormal, Normal, default_priors
 from bayesmix.recommend import Recommendation, recommend
+from bayesmix.replicates import noise_table, seed_noise
 from bayesmix.risk import CVaR, Mean, ProbBelow, Quantile, Regret
 from bayesmix.runs import (
     Runs,
@@ -59,11 +61,13 @@ __all__ = [
     "compare",
     "default_priors",
     "evaluate",
+    "extrapolation",
     "fit",
     "list_datasets",
     "load",
     "load_dataset",
     "near_optimal",
+    "noise_table",
     "overtakes",
     "pareto_front",
     "plots",
@@ -75,5 +79,6 @@ __all__ = [
     "recommend",
     "runs_from_frame",
     "scale_path",
+    "seed_noise",
     "write_runs",
 ]

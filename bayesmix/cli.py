@@ -146,6 +146,7 @@ def fit(
     """Sample the posterior of a law, given a swarm."""
     check_out(out, runs)
     from bayesmix import fit as sample
+    from bayesmix.discrepancy import evidence
     from bayesmix.law import LAWS
     from bayesmix.runs import read_runs
 
@@ -175,6 +176,7 @@ def fit(
         say(f"The {law} law is fitted. {diagnosis.text}")
     else:
         complain("warning", f"the sampler's diagnostics failed. {diagnosis.text}")
+    say(evidence(swarm))
     say(f"wrote {out}")
     return 0 if diagnosis.passed else NOT_CONVERGED
 

@@ -95,6 +95,26 @@ def scales(runs: Runs) -> Scales:
     return Scales(np.column_stack(centres), row_cell)
 
 
+def evidence(runs: Runs) -> str:
+    """Say whether data or priors tell how wrong the law is over scales.
+
+    Examples
+    --------
+    >>> from bayesmix.datasets import load_dataset
+    >>> evidence(load_dataset("simulated"))
+    "The scale of the law's misfit over N and D is learned, from 6 pairs of them."
+    """
+    cells = scales(runs)
+    n_cells = len(cells.log_scale)
+    free = cells.offset_bases()["offset_scale"].shape[1]
+    if free:
+        return (
+            f"The scale of the law's misfit over N and D is learned, from {n_cells} pairs of them."
+        )
+    pairs = "one pair of them does" if n_cells == 1 else f"{n_cells} pairs of them do"
+    return f"The scale of the law's misfit over N and D is the prior's: {pairs} not show it."
+
+
 def discrepancy_draws(
     runs: Runs,
     posterior: Mapping[str, np.ndarray],

@@ -21,6 +21,7 @@ from bayesmix import law as laws
 from bayesmix import priors as prior_module
 from bayesmix._files import atomic_path
 from bayesmix.diagnostics import Diagnosis, diagnose
+from bayesmix.discrepancy import evidence
 from bayesmix.model import (
     MODEL_VERSION,
     build_model,
@@ -128,7 +129,8 @@ class Fit:
         size = self.posterior["posterior"].sizes
         return (
             f"Fit of the {self.law} law to {self.runs!r}\n"
-            f"{size['chain']} chains x {size['draw']} draws. {self.diagnose().text}"
+            f"{size['chain']} chains x {size['draw']} draws. {self.diagnose().text} "
+            f"{evidence(self.runs)}"
         )
 
     def _repr_html_(self) -> str:

@@ -140,6 +140,7 @@ def fit_of(
     still = dict.fromkeys(("offset_scale", "transient_scale", "bend_scale"), np.zeros(total))
     n_cells = len(scales(runs).log_scale)
     still["offset"] = np.zeros((total, n_cells, len(components(runs))))
+    still["common"] = np.zeros((total, len(components(runs))))
     kept = {**still, "discrepancy_correlation": np.full(total, 0.5), **kept}
     if total % chains:
         raise ValueError(f"{total} draws do not split into {chains} chains")

@@ -2,6 +2,7 @@
 
 from bayesmix.plots.calibration import plot_calibration
 from bayesmix.plots.diagnostics import plot_diagnostics
+from bayesmix.plots.extrapolation import plot_extrapolation
 from bayesmix.plots.fit_observed import plot_fit
 from bayesmix.plots.mechanisms import plot_mechanisms
 from bayesmix.plots.pareto import plot_pareto
@@ -14,6 +15,7 @@ from bayesmix.plots.transfer import plot_transfer
 __all__ = [
     "plot_calibration",
     "plot_diagnostics",
+    "plot_extrapolation",
     "plot_fit",
     "plot_mechanisms",
     "plot_pareto",

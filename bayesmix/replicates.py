@@ -1,0 +1,64 @@
+"""Seed noise, where a swarm repeats its runs: beside it, what the fit takes for noise."""
+
+import numpy as np
+import pandas as pd
+
+from bayesmix.fit import Fit
+from bayesmix.model import components, observed_log_loss
+from bayesmix.runs import Runs
+
+
+def seed_noise(runs: Runs) -> pd.Series:
+    """Standard deviation of log loss among runs that differ in nothing but the seed.
+
+    Pooled over the cells of equal mixture, N and D with two or more runs.
+
+    Parameters
+    ----------
+    runs : Runs
+
+    Returns
+    -------
+    Series, index component
+        As a fraction of the loss; NaN where nothing repeats.
+
+    Examples
+    --------
+    >>> row = {"n_params": 1e8, "n_tokens": 2e9, "weight_web": 0.5, "weight_code": 0.5}
+    >>> from bayesmix import runs_from_frame
+    >>> twice = pd.DataFrame([{"run_id": r, **row, "loss_web": 3 * np.exp(e)}
+    ...                       for r, e in (("a", 0.01), ("b", -0.01))])
+    >>> seed_noise(runs_from_frame(twice)).round(4).to_dict()
+    {'web': 0.0141, 'code': nan}
+    """
+    log_loss = pd.DataFrame(observed_log_loss(runs), columns=list(components(runs)))
+    scale = np.log(np.column_stack([runs.n_params.values, runs.n_tokens.values]))
+    cell = np.column_stack([runs.weights.values, scale]).round(6)
+    code = np.unique(cell, axis=0, return_inverse=True)[1].reshape(-1)
+    by_cell = log_loss.groupby(code)
+    squares = ((log_loss - by_cell.transform("mean")) ** 2).sum()
+    freedom = (by_cell.count() - 1).clip(lower=0).sum()
+    return np.sqrt(squares / freedom.where(freedom > 0)).rename("seed_noise")
+
+
+def noise_table(fit: Fit) -> pd.DataFrame:
+    """Seed noise beside what the fit takes for noise: noise and misfit together.
+
+    Parameters
+    ----------
+    fit : Fit
+
+    Returns
+    -------
+    DataFrame, index component
+        ``seed_noise``: see `seed_noise`, over the fitted rows; ``noise_and_misfit``: posterior
+        median of the scale of a run's error in log loss. Fractions of the loss. Where nothing
+        repeats ``seed_noise`` is blank: the two cannot be told apart.
+    """
+    posterior = fit.posterior["posterior"].to_dataset()
+    together = ((posterior["sigma"] ** 2 + posterior["common"] ** 2) ** 0.5).median(
+        ("chain", "draw")
+    )
+    table = seed_noise(fit.runs).to_frame()
+    table["noise_and_misfit"] = together.sel(component=list(table.index)).values
+    return table.rename_axis("component")
