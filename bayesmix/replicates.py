@@ -38,7 +38,7 @@ def seed_noise(runs: Runs) -> pd.Series:
     by_cell = log_loss.groupby(code)
     squares = ((log_loss - by_cell.transform("mean")) ** 2).sum()
     freedom = (by_cell.count() - 1).clip(lower=0).sum()
-    return np.sqrt(squares / freedom.where(freedom > 0)).rename("seed_noise")
+    return ((squares / freedom.where(freedom > 0)) ** 0.5).rename("seed_noise")
 
 
 def noise_table(fit: Fit) -> pd.DataFrame:
