@@ -33,7 +33,8 @@ def folder(tmp_path_factory):
     runs = swarm(DOMAINS, ("chat",))
     runs.frame.to_csv(folder / "swarm.csv", index=False)
     for name, n_draws in (("fit.nc", 2000), ("few.nc", 8)):
-        fit_of(parameters(DOMAINS, ("chat",), n_draws=n_draws), runs).save(folder / name)
+        draws = parameters(DOMAINS, ("chat",), n_draws=n_draws)
+        fit_of(draws | {"bend_scale": np.full(n_draws, 0.01)}, runs).save(folder / name)
     (folder / "mixtures.csv").write_text(
         "run_id,weight_books,weight_code,weight_web,n_params,n_tokens,note\n"
         "x,0.2,0.3,0.5,1e9,2e10,kept\n"

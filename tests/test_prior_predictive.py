@@ -29,10 +29,12 @@ def drawn(runs):
     return prior_fit(runs, draws=400, seed=1)
 
 
+OTHER_FORM = ("level", "g", "q", "discrepancy_correlation")  # not what the prior is of
+
+
 def test_hyper_parameters_follow_their_priors(drawn):
     posterior = drawn.posterior["posterior"]
-    # kept in another form: level, g and q
-    checked = [n for n in drawn.priors if n in posterior and n not in ("level", "g", "q")]
+    checked = [n for n in drawn.priors if n in posterior and n not in OTHER_FORM]
     assert {"capacity_mean", "tau_spread", "sigma_mean"} <= set(checked)
     for name in checked:
         prior = DISTRIBUTIONS[type(drawn.priors[name])](drawn.priors[name])
@@ -71,7 +73,11 @@ def test_losses_of_the_runs(runs):
     assert dict(prior["expected"].sizes) == {"draw": 30, "row": len(runs), "component": 4}
     assert prior["component"].values.tolist() == [*DOMAINS, "target:exam"]
     drawn = prior_fit(runs, draws=30, seed=4)
-    table = drawn.predict(runs.frame).draws["expected"].sel(domain=list(drawn.components))
+    table = (
+        drawn.predict(runs.frame, discrepancy=False)
+        .draws["expected"]
+        .sel(domain=list(drawn.components))
+    )
     np.testing.assert_array_equal(prior["expected"], table)
     assert (prior["expected"] > 0).all()
     assert (prior["loss"] != prior["expected"]).all()

@@ -366,7 +366,9 @@ def test_the_default_objective_is_the_mean_over_domains_with_losses(rec, fit):
     np.testing.assert_allclose(rec.losses.draws["loss"], asked["loss"], rtol=1e-12)
 
 
-def test_expected_losses_hold_the_discrepancy_beyond_the_fitted_scales(fit):
+def test_expected_losses_hold_the_discrepancy_beyond_the_fitted_scales():
+    drawn = parameters(THREE, ("chat",), n_draws=40) | {"bend_scale": np.full(40, 0.01)}
+    fit = fit_of(drawn, swarm(THREE, ("chat",), unobserved=("books",)))
     far = recommend(fit, 7e9, 1e11, seed=2)
     asked = fit.predict(dict(zip(THREE, far.weights.values, strict=True)), 7e9, 1e11, seed=2)
     mean = asked.draws["expected"].sel(domain="mean").isel(row=0)

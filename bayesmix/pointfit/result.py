@@ -268,9 +268,9 @@ class _Objective:
         every[laws.PARAMETERS.index("tau")][:, self.weights == 0] = 1.0
         sizes = np.log(self.n_params), np.log(self.n_tokens)
         points = np.ascontiguousarray(points)
-        return laws.objective_draws(
-            *every, points, *sizes, self.weights, variant.noise, variant.head
-        )
+        weights = np.tile(self.weights, (len(points), 1))
+        arguments = (*every, points, *sizes, weights, variant.noise, variant.head)
+        return laws.objective_draws(*arguments)[:2]
 
 
 def _best_minimum(
