@@ -13,7 +13,7 @@ import numpy as np
 
 import bayesmix as bm
 from bayesmix.pointfit import POINT_LAWS, PointFit, point_fit
-from benchmarks.heldout import split
+from benchmarks.heldout import Random70
 
 
 def mre(fit: PointFit, held_out: bm.Runs) -> tuple[float, float]:
@@ -37,7 +37,8 @@ def main() -> None:
     pile = bm.read_runs(arguments.shared / "data" / "pile17_1b.csv")
     slim = bm.read_runs(arguments.shared / "data" / "slimpajama7.csv")
     small, large = slim.where("n_params < 4e8"), slim.where("n_params > 4e8").checkpoints("last")
-    splits = {f"pile17_1b S={seed}": split(pile, seed) for seed in (20, 42)}
+    folds = {seed: Random70(seed).folds(pile)[0] for seed in (20, 42)}
+    splits = {f"pile17_1b S={seed}": (f.fitted, f.held_out) for seed, f in folds.items()}
     for which in ("last", "late"):
         splits[f"slimpajama7 {which}"] = small.checkpoints(which), large
     for law in arguments.laws:
