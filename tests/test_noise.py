@@ -1,11 +1,13 @@
 """The noise kernel against SciPy's multivariate t and finite differences."""
 
 import numpy as np
+import pytensor
+import pytensor.tensor as pt
 import pytest
 from scipy.special import gammaln
 from scipy.stats import multivariate_t
 
-from bayesmix import noise
+from bayesmix import noise, ops
 from bayesmix.discrepancy import Scales
 
 REPEAT = np.array([0, 0, 0, 0, 1, 1, 2, 2, 2])
@@ -81,3 +83,18 @@ def test_gradient_against_central_differences(cells, rho: float, phi: float) -> 
                 ends.append(noise.log_likelihood(*{**p, name: moved}.values(), *cells.arrays)[0])
             want = (ends[0] - ends[1]) / 2e-6
             assert np.ravel(bar)[at] == pytest.approx(want, rel=1e-6, abs=5e-9), (name, at)
+
+
+def test_the_op_gives_the_kernels_value_and_gradient(cells) -> None:
+    """Through PyTensor and Numba, as the sampler sees it; the constant is SciPy's."""
+    p = _parameters(0.6, 0.25)
+    symbols = [pt.as_tensor(np.asarray(value, dtype=float)).type() for value in p.values()]
+    total = ops.log_likelihood(*symbols, cells)
+    compiled = pytensor.function(symbols, [total, *pt.grad(total, symbols[:6])], mode="NUMBA")
+    got, *slopes = compiled(*(np.asarray(value, dtype=float) for value in p.values()))
+    value, bars = noise.log_likelihood(*p.values(), *cells.arrays)
+    n = cells.group_sizes()
+    value += (gammaln((3.3 + n) / 2) - gammaln(3.3 / 2) - n / 2 * np.log(3.3 * np.pi)).sum()
+    assert got == pytest.approx(value, rel=1e-12)
+    for slope, bar in zip(slopes, bars[:6], strict=True):
+        np.testing.assert_allclose(slope, bar, rtol=1e-12, atol=1e-12)
