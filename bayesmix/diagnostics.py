@@ -10,7 +10,7 @@ import pandas as pd
 import xarray as xr
 
 # held to R-hat <= 1.01 and ESS >= 400; the rest to R-hat <= 1.02
-_STRICT = ("level", "share_", "a", "b", "g", "q", "dof", "rho")
+_STRICT = ("level", "share_", "a", "b", "g", "q", "dof", "dof_unseen", "rho")
 _STRICT_ENDS = ("_mean", "_spread", "_kin")
 
 

@@ -31,6 +31,7 @@ from bayesmix.model import (
     observed_domains,
     observed_log_loss,
     reference,
+    structure,
 )
 from bayesmix.priors import Prior, default_priors, replace_priors
 from bayesmix.runs import Runs, runs_from_frame
@@ -224,7 +225,7 @@ def _sample(
         # imports ArviZ, which takes longer than all else together
         import nutpie
 
-        compiled = nutpie.compile_pymc_model(model)
+        compiled = _compiled(model)
         tree = nutpie.sample(
             compiled,
             draws=draws,
@@ -242,12 +243,32 @@ def _sample(
         raise ValueError(f"unknown sampler {sampler!r}; valid names: nutpie, pymc")
     stats = tree["sample_stats"].to_dataset()
     posterior = tree["posterior"].to_dataset()[kept_variables(model)]
+    # a shared model has the names of the swarm that it was compiled for
+    posterior = posterior.assign_coords(
+        {name: list(model.coords[name]) for name in posterior.dims if name in model.coords}
+    )
     return xr.DataTree.from_dict(
         {
             "posterior": posterior,
             "sample_stats": stats[[n for n in _STATS if n in stats]],
         }
     )
+
+
+# the last model compiled: refits of swarms of one shape, as in a calibration study, share it
+_last: dict[tuple, Any] = {}
+
+
+def _compiled(model: pm.Model) -> Any:
+    """The model compiled for nutpie, or one compiled before with this model's data put in."""
+    import nutpie
+
+    key = structure(model)
+    if key not in _last:
+        _last.clear()
+        _last[key] = nutpie.compile_pymc_model(model)
+    data = {variable.name: variable.get_value() for variable in model.data_vars}
+    return _last[key].with_data(**data)
 
 
 def _with_observed(tree: xr.DataTree, runs: Runs) -> xr.DataTree:

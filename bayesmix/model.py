@@ -13,6 +13,7 @@ import numpy as np
 import pymc as pm
 import pytensor.tensor as pt
 import xarray as xr
+from pytensor.tensor.variable import TensorVariable
 
 from bayesmix import law as laws
 from bayesmix import noise, ops
@@ -20,7 +21,7 @@ from bayesmix.discrepancy import scales
 from bayesmix.priors import EXPONENT_MAX, Prior, default_priors, replace_priors
 from bayesmix.runs import Runs
 
-MODEL_VERSION = 2
+MODEL_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -123,9 +124,22 @@ def build_model(
         at = laws.points(
             runs.effective_weights().values, runs.n_params.values, runs.n_tokens.values
         )
-        loss = ops.losses(parameters, at, variant)
+        loss = ops.losses(parameters, [_data(f"at_{i}", x) for i, x in enumerate(at.arrays)], variant)
         _likelihood(runs, loss, _offset(runs, prior), prior, usable_cells(runs, variant))
     return model
+
+
+def _data(name: str, value) -> TensorVariable:
+    """What varies between swarms of one shape, so that a compiled model takes another swarm."""
+    value = np.asarray(value)
+    return pm.Data(f"data_{name}", value, shape=value.shape)
+
+
+def structure(model: pm.Model) -> tuple:
+    """Equal for two models of `build_model` that differ in nothing but their data."""
+    data = tuple((v.name, v.get_value().shape) for v in model.data_vars)
+    priors = tuple(str(v.owner.op) + str([i.data.tolist() for i in v.owner.inputs if isinstance(i, pt.TensorConstant)]) for v in model.free_RVs)
+    return (*data, *((v.name, *p) for v, p in zip(model.free_RVs, priors)))
 
 
 def _pooled(name: str, prior: Mapping[str, Prior], dims: str, *, informed: bool):
@@ -150,7 +164,8 @@ def _anchored_parameters(runs, ref: Reference, variant, prior):
     def of_domains(values):
         return pt.concatenate([values, pt.zeros(n_targets)])
 
-    log_level = prior["level"].rv("level_offset", dims="component") + _log_medians(runs)
+    log_level = prior["level"].rv("level_offset", dims="component")
+    log_level += _data("log_medians", _log_medians(runs))
     level = pm.Deterministic("level", pt.exp(log_level), dims="component")
 
     # A level is split by three sticks, from what data fix best to what they fix least.
@@ -192,21 +207,25 @@ def _anchored_parameters(runs, ref: Reference, variant, prior):
 
     b = pm.Deterministic("b", EXPONENT_MAX * least_capacity[:n_domains] / capacity, dims="domain")
     floor_share = pm.math.sigmoid(prior["floor"].rv("floor_logit"))
-    log_H = pm.Deterministic("log_H", pt.log(floor_share) + math.log(runs.n_params.values.min()))
+    log_smallest = _data("log_smallest", math.log(runs.n_params.values.min()))
+    log_H = pm.Deterministic("log_H", pt.log(floor_share) + log_smallest)
     log_capacity = pt.log(level[:n_domains] * capacity)
-    log_x = ops.reference_log_x(pt.constant(ref.weights), b, log_capacity, ref.n_params, log_H)
+    weights = _data("reference_weights", ref.weights)
+    log_n = _data("reference_log_n", math.log(ref.n_params))
+    log_d = _data("reference_log_d", math.log(ref.n_tokens))
+    log_x = ops.reference_log_x(weights, b, log_capacity, log_n, log_H)
     log_c = pm.Deterministic("log_c", log_capacity + b * log_x, dims="domain")
 
     tau = _transfer(n_domains, n_targets, prior, variant)
     a, log_A = zeros + 1, zeros
     if variant.noise:
         a = pm.Deterministic("a", EXPONENT_MAX * least_noise / noise, dims="component")
-        log_t = math.log(ref.n_tokens) + pt.log(pt.dot(tau, ref.weights))
+        log_t = log_d + pt.log(pt.dot(tau, weights))
         log_A = pm.Deterministic("log_A", pt.log(level * noise) + a * log_t, dims="component")
     log_G = log_Q = zeros
     if variant.head:
-        log_G = pt.log(level * head_n) + g * math.log(ref.n_params)
-        log_Q = pt.log(level * head_d) + q * math.log(ref.n_tokens)
+        log_G = pt.log(level * head_n) + g * log_n
+        log_Q = pt.log(level * head_d) + q * log_d
         log_G = pm.Deterministic("log_G", log_G, dims="component")
         log_Q = pm.Deterministic("log_Q", log_Q, dims="component")
     return {
@@ -253,7 +272,7 @@ def weight_doubt(weights: np.ndarray, resolution: float, n_components: int) -> n
     with np.errstate(divide="ignore", invalid="ignore"):
         printed = resolution / (resolution + math.sqrt(3) * weights)
     doubt = np.zeros((len(weights), n_components))
-    doubt[:, : weights.shape[1]] = np.where(weights > 0, printed, 1.0)
+    doubt[:, : weights.shape[1]] = np.where(weights > 0, printed, noise.UNSEEN)
     return doubt
 
 
@@ -270,7 +289,7 @@ def _offset(runs: Runs, prior):
         common = pm.Normal(f"{name}_common_z", shape=(basis.shape[1], 1))
         own = pm.Normal(f"{name}_z", shape=(basis.shape[1], n_components))
         z = pt.sqrt(shared) * common + pt.sqrt(1 - shared) * own
-        offset += scale * pt.dot(basis, z)
+        offset += scale * pt.dot(_data(f"{name}_basis", basis), z)
     return pm.Deterministic("offset", offset, dims=("cell", "component"))
 
 
@@ -304,8 +323,17 @@ def _likelihood(runs: Runs, loss, offset, prior, usable: np.ndarray):
         rho = pm.Deterministic("rho", rho)
     effect = pm.Normal("run_z", dims="run")
     dof = prior["dof"].rv("dof")
+    dof = pt.stack([dof, prior["dof_unseen"].rv("dof_unseen") if cells.unseen.any() else dof])
+    seen = [_data(f"cells_{i}", x) for i, x in enumerate(cells.arrays)]
+    sizes = [
+        [
+            _data(f"sizes_{i}{j}", x)
+            for j, x in enumerate(np.unique(cells.group_sizes(unseen=bool(i)), return_counts=True))
+        ]
+        for i in range(2)
+    ]
     likelihood = ops.log_likelihood(
-        loss, offset, sigma, kappa, common, effect, dof, rho, phi, cells
+        loss, offset, sigma, kappa, common, effect, dof, rho, phi, seen, sizes
     )
     pm.Potential("log_likelihood", likelihood)
 
@@ -323,7 +351,7 @@ def kept_variables(model: pm.Model) -> list[str]:
     return [v.name for v in model.unobserved_RVs if v.name not in raw]
 
 
-NOISE = ("sigma", "sigma_weight", "common", "dof")
+NOISE = ("sigma", "sigma_weight", "common", "dof", "dof_unseen")
 DISCREPANCY = (
     "offset_scale", "transient_scale", "bend_scale", "discrepancy_correlation", "offset",
 )  # fmt: skip
@@ -362,11 +390,15 @@ def law_draws(posterior: xr.Dataset, most: int | None = None) -> dict[str, np.nd
         "common": np.zeros(n_components),
     }
 
+
     def stacked(name: str) -> np.ndarray:
+        if name == "dof_unseen" and name not in posterior:
+            name = "dof"  # every domain was seen
         if name not in posterior:
             return np.broadcast_to(absent[name], (keep.size, *absent[name].shape)).copy()
         values = posterior[name].values
         return np.ascontiguousarray(values.reshape(total, *values.shape[2:])[keep])
 
     names = (*laws.PARAMETERS, *NOISE, *DISCREPANCY)
-    return {name: stacked(name) for name in names if name in posterior or name in absent}
+    given = {*posterior, *absent, *({"dof_unseen"} if "dof" in posterior else ())}
+    return {name: stacked(name) for name in names if name in given}

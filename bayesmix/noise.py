@@ -6,7 +6,7 @@ The error of row k (run r, cell s) and component i is::
     scale^2 = sigma_i^2 + (kappa_i doubt_ki)^2,
 
 and the errors of one component in one mixture and N are multivariate t with `dof` degrees of
-freedom and correlation `rho` between checkpoints of a run, `phi` between runs that repeat the
+freedom (two numbers: where the domain has weight, and where it was not seen) and correlation `rho` between checkpoints of a run, `phi` between runs that repeat the
 mixture and N with another seed: within a run ``A = (1 - rho) I + (rho - phi) 1 1'``, over the
 group ``diag(A) + phi 1 1'``, both inverted in closed form.
 """
@@ -18,6 +18,9 @@ import numba
 import numpy as np
 
 from bayesmix.discrepancy import Scales
+
+
+UNSEEN = 1.0  # doubt about the log of a weight of 0
 
 
 @dataclass(frozen=True)
@@ -61,10 +64,15 @@ class Cells:
             self.group_start,
         )
 
-    def group_sizes(self) -> np.ndarray:
+    @property
+    def unseen(self) -> np.ndarray:
+        """Whether each row's mixture is without the component's domain, shape (R, C)."""
+        return self.doubt == UNSEEN
+
+    def group_sizes(self, *, unseen: bool) -> np.ndarray:
         """Observed errors of each group and component with any, a flat array."""
-        seen = np.isfinite(self.observed)[self.rows]
-        sizes = np.add.reduceat(seen, self.run_start[self.group_start[:-1]], axis=0, dtype=int)
+        counted = (np.isfinite(self.observed) & (self.unseen == unseen))[self.rows]
+        sizes = np.add.reduceat(counted, self.run_start[self.group_start[:-1]], axis=0, dtype=int)
         return sizes[sizes > 0]
 
 
@@ -101,7 +109,7 @@ def log_likelihood(
     loss_bar, offset_bar = np.zeros_like(loss), np.zeros_like(offset)
     sigma_bar, kappa_bar = np.zeros_like(sigma), np.zeros_like(kappa)
     common_bar, effect_bar = np.zeros_like(common), np.zeros_like(effect)
-    dof_bar, rho_bar, phi_bar, value = 0.0, 0.0, 0.0, 0.0
+    dof_bar, rho_bar, phi_bar, value = np.zeros_like(dof), 0.0, 0.0, 0.0
     error, scale = np.empty(n_rows), np.empty(n_rows)
     gap = rho - phi
     # logs cost most: those that many cells share are taken once
@@ -110,6 +118,9 @@ def log_likelihood(
     for g in range(group_start.shape[0] - 1):
         first, last = group_start[g], group_start[g + 1]
         for i in range(n_components):
+            # rows of a group have one mixture
+            kind = 1 if doubt[rows[run_start[first]], i] == UNSEEN else 0
+            freedom = dof[kind]
             # the group's errors, and sums over it of the closed-form inverse
             size, squares, sums, weight = 0, 0.0, 0.0, 0.0
             log_det, det_rho, det_phi, weight_rho, weight_phi = 0.0, 0.0, 0.0, 0.0, 0.0
@@ -152,11 +163,11 @@ def log_likelihood(
                 log_det += math.log(between)
                 det_rho += phi * weight_rho / between
                 det_phi += (weight + phi * weight_phi) / between
-            ratio = 1.0 + distance / dof
+            ratio = 1.0 + distance / freedom
             log_ratio = math.log(ratio)
-            value -= 0.5 * (log_det + (dof + size) * log_ratio)
-            by_distance = -0.5 * (dof + size) / (dof * ratio)
-            dof_bar -= 0.5 * log_ratio + by_distance * distance / dof
+            value -= 0.5 * (log_det + (freedom + size) * log_ratio)
+            by_distance = -0.5 * (freedom + size) / (freedom * ratio)
+            dof_bar[kind] -= 0.5 * log_ratio + by_distance * distance / freedom
             rho_bar -= 0.5 * det_rho
             phi_bar -= 0.5 * det_phi
 

@@ -212,12 +212,12 @@ def _noise_numba(op, node, **kwargs):
         observed, doubt, row_cell, row_run, rows, run_start, group_start,
     ):  # fmt: skip
         value, bars = log_likelihood(
-            loss, offset, sigma, kappa, common, effect, dof.item(), rho.item(), phi.item(),
+            loss, offset, sigma, kappa, common, effect, dof, rho.item(), phi.item(),
             observed, doubt, row_cell, row_run, rows, run_start, group_start,
         )  # fmt: skip
         return (
             np.asarray(value), bars[0], bars[1], bars[2], bars[3], bars[4], bars[5],
-            np.asarray(bars[6]), np.asarray(bars[7]), np.asarray(bars[8]),
+            bars[6], np.asarray(bars[7]), np.asarray(bars[8]),
         )  # fmt: skip
 
     return noise_likelihood, _KERNEL
@@ -251,7 +251,7 @@ def _reference_pullback_numba(op, node, **kwargs):
     return reference_pullback, _KERNEL
 
 
-def losses(parameters, at: law.Points, variant: law.Variant):
+def losses(parameters, at, variant: law.Variant):
     """Symbolic losses of the law.
 
     Parameters
@@ -269,10 +269,10 @@ def losses(parameters, at: law.Points, variant: law.Variant):
         Nats per token.
     """
     inputs = [pt.as_tensor_variable(parameters[name]) for name in law.PARAMETERS]
-    return LawOp(variant)(*inputs, *map(pt.as_tensor_variable, at.arrays))[0]
+    return LawOp(variant)(*inputs, *map(pt.as_tensor_variable, at))[0]
 
 
-def log_likelihood(loss, offset, sigma, kappa, common, effect, dof, rho, phi, cells: noise.Cells):
+def log_likelihood(loss, offset, sigma, kappa, common, effect, dof, rho, phi, cells, sizes):
     """Symbolic log likelihood of a swarm's log losses: see `noise.py`.
 
     Parameters
@@ -280,26 +280,30 @@ def log_likelihood(loss, offset, sigma, kappa, common, effect, dof, rho, phi, ce
     loss : TensorVariable, shape (R, C)
         The law's, nats per token.
     offset, sigma, kappa, common, effect, dof, rho, phi : TensorVariable
-        Shapes (M, C), (C,), (C,), (C,), (runs,) and scalars.
-    cells : Cells
+        Shapes (M, C), (C,), (C,), (C,), (runs,), (2,) and scalars.
+    cells : sequence
+        `Cells.arrays`, as arrays or variables.
+    sizes : sequence
+        For each of the two degrees of freedom, sizes of groups and how many have each.
     """
     values = (loss, offset, sigma, kappa, common, effect, dof, rho, phi)
-    varying = NoiseOp()(*(pt.as_tensor_variable(v, dtype="float64") for v in values),
-                        *map(pt.as_tensor_variable, cells.arrays))[0]  # fmt: skip
-    size, count = np.unique(cells.group_sizes(), return_counts=True)
-    constant = (
-        pt.gammaln((dof + size) / 2)
-        - pt.gammaln(dof / 2)
-        - size / 2 * pt.log(dof * math.pi)
-    )  # fmt: skip
-    return varying + pt.dot(count, constant)
+    values = [pt.as_tensor_variable(v, dtype="float64") for v in values]
+    total = NoiseOp()(*values, *map(pt.as_tensor_variable, cells))[0]
+    for freedom, (size, count) in zip((dof[0], dof[1]), sizes, strict=True):
+        constant = (
+            pt.gammaln((freedom + size) / 2)
+            - pt.gammaln(freedom / 2)
+            - size / 2 * pt.log(freedom * math.pi)
+        )  # fmt: skip
+        total += pt.dot(count, constant)
+    return total
 
 
-def reference_log_x(weights, b, log_capacity, n_params: float, log_floor):
+def reference_log_x(weights, b, log_capacity, log_n, log_floor):
     """Symbolic log x* at the reference mixture, given the log capacity terms there.
 
     With ``c_i x_i^(-b_i) = s_i`` the condition ``h_i b_i c_i x_i^(-b_i - 1) = l`` reads
     ``x_i = h_i b_i s_i / l``, so no exponent enters the solve.
     """
     gains = pt.log(weights) + pt.log(b) + log_capacity
-    return ReferenceOp()(gains, math.log(n_params), log_floor)
+    return ReferenceOp()(gains, log_n, log_floor)

@@ -145,7 +145,9 @@ def default_priors(n_params: float, n_tokens: float) -> dict[str, Prior]:
         # scale of log loss per unit of doubt in the log of the domain's own weight
         "doubt_mean": Normal(math.log(0.01), 1.0),
         "doubt_spread": LogNormal(0.0, 0.4),
+        # degrees of freedom of the noise; of domains that a mixture leaves out
         "dof": Gamma(2.0, 0.1),
+        "dof_unseen": Gamma(2.0, 0.1),
         # log of what all components of a run share, over sigma: it may be next to nothing
         "common_mean": Normal(math.log(0.3), 1.0),
         "common_spread": spread,

@@ -16,6 +16,7 @@ from bayesmix import law as laws
 from bayesmix._design import draw_design, stream
 from bayesmix.discrepancy import scales
 from bayesmix.model import components, law_draws, reference, weight_doubt
+from bayesmix.noise import UNSEEN
 from bayesmix.prior_predictive import prior_fit
 from bayesmix.priors import Prior
 from bayesmix.runs import Runs, runs_from_frame
@@ -180,7 +181,7 @@ def observe(
         design.effective_weights().values, design.n_params.values, design.n_tokens.values
     )
     values = {name: one[name][0] for name in laws.PARAMETERS}
-    return _with_noise(design, laws.evaluate(values, at, laws.LAWS[law]), parameters, seed)
+    return with_noise(design, laws.evaluate(values, at, laws.LAWS[law]), parameters, seed)
 
 
 def simulate(
@@ -359,10 +360,10 @@ def simulate_additive(
     h = design.effective_weights().values[:, None, :]
     size, horizon = design.n_params.values[:, None], design.n_tokens.values[:, None]
     losses = E + 1 / (C * h**gamma).sum(axis=2) + A * size**-alpha + B * horizon**-beta
-    return _with_noise(design, losses, parameters, seed)
+    return with_noise(design, losses, parameters, seed)
 
 
-def _with_noise(design: Runs, losses: np.ndarray, parameters: xr.Dataset, seed: int) -> Simulated:
+def with_noise(design: Runs, losses: np.ndarray, parameters: xr.Dataset, seed: int) -> Simulated:
     """Student-t noise in log loss; a run's checkpoints share its scale, and have correlation rho.
 
     The checkpoints of a run and component are multivariate t with the scale matrix
@@ -373,13 +374,17 @@ def _with_noise(design: Runs, losses: np.ndarray, parameters: xr.Dataset, seed: 
     ids, run = np.unique(design.run_ids.values, return_inverse=True)
     n_components = losses.shape[1]
     rho = float(parameters["rho"]) if "rho" in parameters else 0.0
-    dof = float(parameters["dof"])
+    dof = np.full(losses.shape, float(parameters["dof"]))
+    doubt = weight_doubt(design.weights.values, design.weight_resolution, n_components)
+    if "dof_unseen" in parameters:
+        dof[doubt == UNSEEN] = float(parameters["dof_unseen"])
+    # all rows of a run have one mixture
+    dof = dof[np.unique(run, return_index=True)[1]]
     shared = rng.normal(size=(ids.size, n_components))[run]
     own = rng.normal(size=losses.shape)
-    scale = np.sqrt(dof / rng.chisquare(dof, size=(ids.size, n_components)))[run]
+    scale = np.sqrt(dof / rng.chisquare(dof))[run]
     sigma = parameters["sigma"].values
     if "sigma_weight" in parameters:
-        doubt = weight_doubt(design.weights.values, design.weight_resolution, n_components)
         sigma = np.hypot(sigma, parameters["sigma_weight"].values * doubt)
     error = sigma * scale * (np.sqrt(rho) * shared + np.sqrt(1 - rho) * own)
     if "common" in parameters:
