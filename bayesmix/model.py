@@ -124,7 +124,8 @@ def build_model(
         at = laws.points(
             runs.effective_weights().values, runs.n_params.values, runs.n_tokens.values
         )
-        loss = ops.losses(parameters, [_data(f"at_{i}", x) for i, x in enumerate(at.arrays)], variant)
+        where = [_data(f"at_{i}", array) for i, array in enumerate(at.arrays)]
+        loss = ops.losses(parameters, where, variant)
         _likelihood(runs, loss, _offset(runs, prior), prior, usable_cells(runs, variant))
     return model
 
@@ -137,9 +138,13 @@ def _data(name: str, value) -> TensorVariable:
 
 def structure(model: pm.Model) -> tuple:
     """Equal for two models of `build_model` that differ in nothing but their data."""
-    data = tuple((v.name, v.get_value().shape) for v in model.data_vars)
-    priors = tuple(str(v.owner.op) + str([i.data.tolist() for i in v.owner.inputs if isinstance(i, pt.TensorConstant)]) for v in model.free_RVs)
-    return (*data, *((v.name, *p) for v, p in zip(model.free_RVs, priors)))
+    data = tuple((data.name, data.get_value().shape) for data in model.data_vars)
+    # constants among a variable's inputs are the parameters of its prior
+    variables = tuple(
+        (v.name, *(str(x.data) for x in v.owner.inputs if isinstance(x, pt.TensorConstant)))
+        for v in model.free_RVs
+    )
+    return data, variables
 
 
 def _pooled(name: str, prior: Mapping[str, Prior], dims: str, *, informed: bool):
@@ -293,6 +298,9 @@ def _offset(runs: Runs, prior):
     return pm.Deterministic("offset", offset, dims=("cell", "component"))
 
 
+_SIZES = ("group_sizes", "group_counts")
+
+
 def _likelihood(runs: Runs, loss, offset, prior, usable: np.ndarray):
     """Student-t noise in log loss, and an effect of the run that its components share.
 
@@ -324,13 +332,11 @@ def _likelihood(runs: Runs, loss, offset, prior, usable: np.ndarray):
     effect = pm.Normal("run_z", dims="run")
     dof = prior["dof"].rv("dof")
     dof = pt.stack([dof, prior["dof_unseen"].rv("dof_unseen") if cells.unseen.any() else dof])
-    seen = [_data(f"cells_{i}", x) for i, x in enumerate(cells.arrays)]
+    seen = [_data(f"cells_{i}", array) for i, array in enumerate(cells.arrays)]
     sizes = [
-        [
-            _data(f"sizes_{i}{j}", x)
-            for j, x in enumerate(np.unique(cells.group_sizes(unseen=bool(i)), return_counts=True))
-        ]
-        for i in range(2)
+        [_data(f"{kind}_{unseen}", array) for kind, array in zip(_SIZES, counted, strict=True)]
+        for unseen in (False, True)
+        for counted in [np.unique(cells.group_sizes(unseen=unseen), return_counts=True)]
     ]
     likelihood = ops.log_likelihood(
         loss, offset, sigma, kappa, common, effect, dof, rho, phi, seen, sizes
@@ -389,7 +395,6 @@ def law_draws(posterior: xr.Dataset, most: int | None = None) -> dict[str, np.nd
         "sigma_weight": np.zeros(n_components),
         "common": np.zeros(n_components),
     }
-
 
     def stacked(name: str) -> np.ndarray:
         if name == "dof_unseen" and name not in posterior:

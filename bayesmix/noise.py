@@ -5,10 +5,11 @@ The error of row k (run r, cell s) and component i is::
     e = (log y - log L_i - offset_si - common_i f_r) / scale,
     scale^2 = sigma_i^2 + (kappa_i doubt_ki)^2,
 
-and the errors of one component in one mixture and N are multivariate t with `dof` degrees of
-freedom (two numbers: where the domain has weight, and where it was not seen) and correlation `rho` between checkpoints of a run, `phi` between runs that repeat the
-mixture and N with another seed: within a run ``A = (1 - rho) I + (rho - phi) 1 1'``, over the
-group ``diag(A) + phi 1 1'``, both inverted in closed form.
+and the errors of one component in one mixture and N are multivariate t. Degrees of freedom are two:
+`dof[0]` where the domain has weight, `dof[1]` where the mixture is without it. The correlation is
+`rho` between checkpoints of a run, `phi` between runs that repeat the mixture and N with another
+seed: within a run ``A = (1 - rho) I + (rho - phi) 1 1'``, over the group ``diag(A) + phi 1 1'``,
+both inverted in closed form.
 """
 
 import math
@@ -18,7 +19,6 @@ import numba
 import numpy as np
 
 from bayesmix.discrepancy import Scales
-
 
 UNSEEN = 1.0  # doubt about the log of a weight of 0
 
@@ -30,7 +30,8 @@ class Cells:
     Attributes
     ----------
     observed : array, shape (R, C)
-        Log losses (nats per token), NaN where the likelihood has nothing to say.
+        Log losses (nats per token), infinite where the likelihood has nothing to say
+        (PyMC takes no NaN in data).
     doubt : array, shape (R, C)
         Doubt about the log of each domain's own weight.
     row_cell, row_run : array, shape (R,)
@@ -89,6 +90,7 @@ def cells(
     run_start = np.r_[np.flatnonzero(new_run), len(rows)]
     first = repeat[rows[run_start[:-1]]]
     group_start = np.r_[np.flatnonzero(np.r_[True, np.diff(first) != 0]), len(first)]
+    observed = np.where(np.isfinite(observed), observed, np.inf)
     return Cells(observed, doubt, scale.row_cell, run, rows, run_start, group_start)
 
 
@@ -129,7 +131,7 @@ def log_likelihood(
                 for k in range(run_start[block], run_start[block + 1]):
                     row = rows[k]
                     y = observed[row, i]
-                    if math.isnan(y):
+                    if y == math.inf:
                         continue
                     s, log_s = sigma[i], log_sigma[i]
                     if doubt[row, i] > 0.0:
@@ -176,7 +178,7 @@ def log_likelihood(
             for block in range(first, last):
                 count, block_sum = 0, 0.0
                 for k in range(run_start[block], run_start[block + 1]):
-                    if not math.isnan(observed[rows[k], i]):
+                    if observed[rows[k], i] != math.inf:
                         block_sum += error[k]
                         count += 1
                 if count == 0:
@@ -187,7 +189,7 @@ def log_likelihood(
                 v_sum, v_squares = 0.0, 0.0
                 for k in range(run_start[block], run_start[block + 1]):
                     row = rows[k]
-                    if math.isnan(observed[row, i]):
+                    if observed[row, i] == math.inf:
                         continue
                     v = (error[k] - from_block) / (1.0 - rho) - from_group
                     v_sum += v

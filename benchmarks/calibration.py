@@ -64,7 +64,7 @@ def ranks(swarm: Simulated, seed: int) -> dict[str, float]:
 
 
 def summarise(table: pd.DataFrame) -> pd.DataFrame:
-    """Per quantity: swarms, mean rank, coverage of 90% intervals, ECDF inside ArviZ's band or not."""
+    """Per quantity: its mean rank, coverage of 90% intervals, and whether the ECDF is in the band."""
     rows = []
     for name in table.columns.drop(["swarm", "r_hat"]):
         values = table[name].dropna().to_numpy()

@@ -28,9 +28,7 @@ def scored(truth: str, seed: int) -> pd.DataFrame:
     sizes = (*SIZES, 4 * SIZES[-1])
     design = draw_design(3, sizes, n_mixtures=[16, 12, 8, 12], checkpoints=2, seed=seed)
     (fold,) = LargestScale().folds(TRUTHS[truth](design, seed=seed).runs)
-    fit = bm.fit(
-        fold.fitted, draws=500, tune=500, chains=2, cores=1, seed=seed, progressbar=False
-    )
+    fit = bm.fit(fold.fitted, draws=500, tune=500, chains=2, cores=1, seed=seed, progressbar=False)
     held_out = fold.held_out.checkpoints("last")
     lines = []
     for discrepancy in (True, False):

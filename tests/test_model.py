@@ -131,7 +131,8 @@ def test_one_checkpoint_is_an_independent_t(law: str) -> None:
             if law == "regression" and unseen[row, i]:
                 continue
             scale = np.hypot(draw["sigma"][i], draw["sigma_weight"][i] * unseen[row, i])
-            want += stats.t.logpdf(error[row, i], draw["dof"], scale=scale)
+            dof = draw["dof_unseen" if unseen[row, i] else "dof"]
+            want += stats.t.logpdf(error[row, i], dof, scale=scale)
     assert got == pytest.approx(want, rel=1e-10)
 
 
@@ -168,6 +169,17 @@ def test_runs_that_repeat_a_mixture_and_n_share_its_misfit() -> None:
                 df=float(draw["dof"]),
             )
     assert got == pytest.approx(want, rel=1e-10)
+
+
+def test_models_of_one_structure_differ_in_data_alone() -> None:
+    runs = _runs()
+    moved = runs.frame.assign(loss_code=runs.frame["loss_code"] * 1.1)
+    one = models.structure(models.build_model(runs))
+    assert models.structure(models.build_model(bm.runs_from_frame(moved))) == one
+    longer = models.build_model(_runs(checkpoints=2))
+    wider = models.build_model(runs, priors={"g": Normal(0.0, 2.0)})
+    other = models.build_model(runs, "regression")
+    assert len({one, *map(models.structure, (longer, wider, other))}) == 4
 
 
 def test_a_domain_without_losses_still_has_a_level() -> None:

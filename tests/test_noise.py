@@ -14,6 +14,7 @@ REPEAT = np.array([0, 0, 0, 0, 1, 1, 2, 2, 2])
 RUN = np.array([4, 4, 1, 2, 3, 3, 0, 5, 5])
 CELL = np.array([0, 1, 0, 1, 0, 1, 1, 0, 1])
 N_ROWS, N_COMPONENTS = 9, 3
+DOF = [3.3, 5.2]
 
 
 @pytest.fixture(scope="module")
@@ -23,6 +24,8 @@ def cells() -> noise.Cells:
     observed[2, 1] = observed[6, 0] = np.nan
     observed[4:6, 2] = np.nan  # a whole run
     doubt = np.where(rng.random(observed.shape) < 0.4, rng.random(observed.shape), 0.0)
+    # rows of a mixture are without a domain together
+    doubt[REPEAT == 1, 0] = doubt[REPEAT == 2, 1] = noise.UNSEEN
     return noise.cells(observed, doubt, Scales(np.zeros((2, 2)), CELL), RUN, REPEAT)
 
 
@@ -35,16 +38,21 @@ def _parameters(rho: float, phi: float) -> dict:
         "kappa": rng.uniform(0.1, 1.0, N_COMPONENTS),
         "common": rng.uniform(0.1, 1.0, N_COMPONENTS),
         "effect": rng.normal(size=6),
-        "dof": 3.3,
+        "dof": np.array(DOF),
         "rho": rho,
         "phi": phi,
     }
 
 
+def _constant(n: np.ndarray | int, dof: float) -> np.ndarray:
+    """Of the multivariate t, what the kernel leaves out."""
+    return gammaln((dof + n) / 2) - gammaln(dof / 2) - n / 2 * np.log(dof * np.pi)
+
+
 @pytest.mark.parametrize(("rho", "phi"), [(0.0, 0.0), (0.6, 0.0), (0.3, 0.3), (0.6, 0.25)])
 def test_value_is_the_multivariate_t(cells, rho: float, phi: float) -> None:
     p = _parameters(rho, phi)
-    want, sizes = 0.0, []
+    want, sizes = 0.0, ([], [])
     for group in range(3):
         for i in range(N_COMPONENTS):
             k = np.flatnonzero((group == REPEAT) & np.isfinite(cells.observed[:, i]))
@@ -56,13 +64,16 @@ def test_value_is_the_multivariate_t(cells, rho: float, phi: float) -> None:
             mean = np.log(p["loss"][k, i]) + p["offset"][CELL[k], i]
             mean += p["common"][i] * p["effect"][RUN[k]]
             shape = scale[:, None] * correlation * scale
-            want += multivariate_t(mean, shape, df=3.3).logpdf(cells.observed[k, i])
-            n = k.size
-            want -= gammaln((3.3 + n) / 2) - gammaln(3.3 / 2) - n / 2 * np.log(3.3 * np.pi)
-            sizes.append(n)
+            unseen = bool(cells.unseen[k[0], i])
+            want += multivariate_t(mean, shape, df=DOF[unseen]).logpdf(cells.observed[k, i])
+            want -= _constant(k.size, DOF[unseen])
+            sizes[unseen].append(k.size)
     got, _ = noise.log_likelihood(*p.values(), *cells.arrays)
     assert got == pytest.approx(want, rel=1e-13)
-    np.testing.assert_array_equal(np.sort(cells.group_sizes()), np.sort(sizes))
+    for unseen in (False, True):
+        counted = cells.group_sizes(unseen=unseen)
+        np.testing.assert_array_equal(np.sort(counted), np.sort(sizes[unseen]))
+        assert counted.size
 
 
 @pytest.mark.parametrize(("rho", "phi"), [(0.6, 0.0), (0.3, 0.3), (0.6, 0.25)])
@@ -89,12 +100,13 @@ def test_the_op_gives_the_kernels_value_and_gradient(cells) -> None:
     """Through PyTensor and Numba, as the sampler sees it; the constant is SciPy's."""
     p = _parameters(0.6, 0.25)
     symbols = [pt.as_tensor(np.asarray(value, dtype=float)).type() for value in p.values()]
-    total = ops.log_likelihood(*symbols, cells)
+    kinds = [cells.group_sizes(unseen=unseen) for unseen in (False, True)]
+    sizes = [np.unique(kind, return_counts=True) for kind in kinds]
+    total = ops.log_likelihood(*symbols, cells.arrays, sizes)
     compiled = pytensor.function(symbols, [total, *pt.grad(total, symbols[:6])], mode="NUMBA")
     got, *slopes = compiled(*(np.asarray(value, dtype=float) for value in p.values()))
     value, bars = noise.log_likelihood(*p.values(), *cells.arrays)
-    n = cells.group_sizes()
-    value += (gammaln((3.3 + n) / 2) - gammaln(3.3 / 2) - n / 2 * np.log(3.3 * np.pi)).sum()
+    value += sum(_constant(kind, dof).sum() for kind, dof in zip(kinds, DOF, strict=True))
     assert got == pytest.approx(value, rel=1e-12)
     for slope, bar in zip(slopes, bars[:6], strict=True):
         np.testing.assert_allclose(slope, bar, rtol=1e-12, atol=1e-12)

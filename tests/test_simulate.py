@@ -204,7 +204,8 @@ def test_prior_noise_is_the_models(prior_swarms):
             truth["sigma"].values,
         )
         # one checkpoint of each run: those of a run are not independent
-        uniform.append(stats.t(float(truth["dof"])).cdf((errors / scale)[::2]))
+        dof = np.where(unseen, float(truth["dof_unseen"]), float(truth["dof"]))
+        uniform.append(stats.t(dof).cdf(errors / scale)[::2])
     uniform = np.array(uniform)
     for cells in (uniform[:, unseen[::2]], uniform[:, ~unseen[::2]]):
         assert stats.kstest(cells.ravel(), "uniform").pvalue > 0.01
