@@ -286,8 +286,8 @@ def log_likelihood(loss, offset, sigma, kappa, common, effect, dof, rho, phi, ce
     sizes : sequence
         For each of the two degrees of freedom, sizes of groups and how many have each.
     """
-    values = (loss, offset, sigma, kappa, common, effect, dof, rho, phi)
-    values = [pt.as_tensor_variable(v, dtype="float64") for v in values]
+    varying = (loss, offset, sigma, kappa, common, effect, dof, rho, phi)
+    values = [pt.as_tensor_variable(v, dtype="float64") for v in varying]
     total = NoiseOp()(*values, *map(pt.as_tensor_variable, cells))[0]
     for freedom, (size, count) in zip((dof[0], dof[1]), sizes, strict=True):
         constant = (
