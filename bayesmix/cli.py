@@ -148,6 +148,7 @@ def fit(
     from bayesmix import fit as sample
     from bayesmix.discrepancy import evidence
     from bayesmix.law import LAWS
+    from bayesmix.replicates import noise_sentence
     from bayesmix.runs import read_runs
 
     if law not in LAWS:
@@ -177,6 +178,7 @@ def fit(
     else:
         complain("warning", f"the sampler's diagnostics failed. {diagnosis.text}")
     say(evidence(swarm))
+    say(noise_sentence(fitted))
     say(f"wrote {out}")
     return 0 if diagnosis.passed else NOT_CONVERGED
 

@@ -62,3 +62,25 @@ def noise_table(fit: Fit) -> pd.DataFrame:
     table = seed_noise(fit.runs).to_frame()
     table["noise_and_misfit"] = together.sel(component=list(table.index)).values
     return table.rename_axis("component")
+
+
+def noise_sentence(fit: Fit) -> str:
+    """Say what noise there is, and whether seed noise can be told from misfit.
+
+    Parameters
+    ----------
+    fit : Fit
+
+    Returns
+    -------
+    str
+        Medians over components, in percent of the loss.
+    """
+    table = 100 * noise_table(fit).median()
+    together = f"{table['noise_and_misfit']:.2g}% of the loss"
+    if np.isnan(table["seed_noise"]):
+        return (
+            f"Noise and misfit together are {together}; no (mixture, N, D) repeats, so that seed "
+            "noise cannot be told apart."
+        )
+    return f"Noise and misfit together are {together}, seed noise {table['seed_noise']:.2g}%."

@@ -1,5 +1,7 @@
 """How far a prediction is from the data, what its width is made of, and seed noise."""
 
+from dataclasses import replace
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -9,6 +11,7 @@ from synthetic import fit_of, parameters, swarm
 import bayesmix as bm
 from bayesmix import plots
 from bayesmix.discrepancy import evidence, scales
+from bayesmix.replicates import noise_sentence
 
 DOMAINS = ("web", "code", "books")
 
@@ -78,9 +81,19 @@ def test_seed_noise_is_the_pooled_deviation_of_repeats() -> None:
 def test_without_repeats_seed_noise_is_blank(fit) -> None:
     table = bm.noise_table(fit)
     assert table["seed_noise"].isna().all()
+    assert "cannot be told apart" in noise_sentence(fit)
     np.testing.assert_allclose(
         table["noise_and_misfit"], fit.posterior["posterior"]["sigma"].values[0, 0]
     )
+
+
+def test_repeats_are_said(fit) -> None:
+    frame = fit.runs.frame
+    again = frame.assign(run_id=frame["run_id"] + "b")
+    losses = [c for c in frame if str(c).startswith("loss_")]
+    again[losses] *= np.exp(0.01 * np.sqrt(2))  # two errors of 1% each about their mean
+    twice = replace(fit, runs=bm.runs_from_frame(pd.concat([frame, again])))
+    assert noise_sentence(twice).endswith("seed noise 1%.")
 
 
 def test_the_source_of_the_misfit_is_said(fit) -> None:
