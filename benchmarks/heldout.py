@@ -42,14 +42,19 @@ def main() -> None:
     shared = os.environ.get("BAYESMIX_SHARED", "../shared")
     parser.add_argument("--shared", type=Path, default=Path(shared))
     parser.add_argument("--seeds", type=int, nargs="+", default=[20, 42])
+    parser.add_argument("--draws", type=int, default=1000, help="as many warm-up draws")
+    parser.add_argument("--chains", type=int, default=4)
     parser.add_argument("--laws", nargs="+", default=["transfer", "regression", "quantization"])
     arguments = parser.parse_args()
     warnings.simplefilter("ignore", bm.RunsWarning)
     runs = bm.read_runs(arguments.shared / "data" / "pile17_1b.csv")
     for law in arguments.laws:
         for seed in arguments.seeds:
-            made = bm.evaluate(runs, [law], Random70(seed), progressbar=False)
-            line = made.scores[["law", "fold", *SCORES, *FACTS]]
+            sampler = {"draws": arguments.draws, "chains": arguments.chains}
+            made = bm.evaluate(
+                runs, [law], Random70(seed), **sampler, tune=arguments.draws, progressbar=False
+            )
+            line = made.scores[["law", "fold", *SCORES, *FACTS]].assign(**sampler)
             line = line.rename(columns={"fold": "seed", "converged": "passed"}).round(4)
             print(line.to_string(index=False), flush=True)
             line.to_csv(OUT, mode="a", header=not OUT.exists(), index=False)
