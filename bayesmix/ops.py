@@ -258,8 +258,8 @@ def losses(parameters, at, variant: law.Variant):
     ----------
     parameters : mapping
         PyTensor variables under the names of `law.PARAMETERS`, shapes as in `law.evaluate`.
-    at : Points
-        The R rows.
+    at : sequence
+        `Points.arrays` of the R rows, as arrays or variables.
     variant : Variant
         Which terms are on.
 
