@@ -15,6 +15,7 @@ def test_pile17(shared: Path, seed: int) -> None:
     """17 domains, one scale: the default fit passes its diagnostics and predicts what it claims."""
     runs = bm.read_runs(shared / "data" / "pile17_1b.csv")
     made = bm.evaluate(runs, ["transfer"], Random70(seed), progressbar=False)
+    print(made.summary().iloc[0])  # with -s: the figures of the README
     assert made.refits["converged"].all(), made.refits["diagnosis"].iloc[0]
     got = made.scores.iloc[0]
     assert got["mre_pos"] <= 0.85
