@@ -82,9 +82,7 @@ def recommend(
         If names are unknown, weights negative or all zero, N or D not positive, no mixture meets
         the constraints, or none of them has a finite objective.
     """
-    for name, size in {"n_params": n_params, "n_tokens": n_tokens}.items():
-        if not (math.isfinite(size) and size > 0):
-            raise ValueError(f"{name} must be positive and finite, got {size!r}")
+    check_sizes(n_params, n_tokens)
     risk = Mean() if risk is None else risk
     wanted, worst = resolve_objective(fit.components, fit.observed_components, objective)
     domains = fit.runs.domains
@@ -172,6 +170,13 @@ def recommend(
             },
         },
     )
+
+
+def check_sizes(n_params: float, n_tokens: float) -> None:
+    """Refuse an N or a D that is no positive number."""
+    for name, size in {"n_params": n_params, "n_tokens": n_tokens}.items():
+        if not (math.isfinite(size) and size > 0):
+            raise ValueError(f"{name} must be positive and finite, got {size!r}")
 
 
 class Choice(NamedTuple):
