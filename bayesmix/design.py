@@ -113,8 +113,9 @@ def design(
     rng = np.random.default_rng(seed)
     choices, regret = _choices(fit, look.problem, allowed, rng)
     values = look.problem.values(choices)
-    # the same noise for all that are compared
-    normal = rng.normal(size=(len(values), min(batch, len(table)) * len(fit.components)))
+    # the same noise for all that are compared, and whatever the batch
+    most = min(batch, len(table)) * len(fit.components)
+    normal = rng.normal(size=(most, len(values))).T
 
     def worth(rows: Sequence[int], *, check: bool) -> Information:
         losses, noise = look.outcomes(rows)

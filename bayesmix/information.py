@@ -163,7 +163,12 @@ def _pareto_k(log_weights: np.ndarray) -> float:
     """Pareto's k that nine in ten rows stay below."""
     import arviz  # noqa: F401  registers the accessor; takes longer to import than all else
 
-    # the accessor takes logs of the weights' inverses, as leave-one-out does
-    table = xr.DataArray(-log_weights, dims=("outcome", "draw"))
-    k = table.azstats.psislw(dim="draw")[1].values
-    return float(np.quantile(k, _TAIL))
+    def of(row: np.ndarray) -> float:
+        try:
+            # the accessor takes logs of the weights' inverses, as leave-one-out does
+            with np.errstate(over="ignore"):
+                return float(xr.DataArray(-row, dims="draw").azstats.psislw(dim="draw")[1])
+        except ValueError:  # all weights of the tail are equal: there is none
+            return -math.inf
+
+    return float(np.quantile([of(row) for row in log_weights], _TAIL, method="lower"))
