@@ -133,20 +133,18 @@ class Design:
 
 
 def doubtful(table: pd.DataFrame, batch: pd.DataFrame) -> list[str]:
-    """Sentences on values that rest on too few draws."""
-    said = []
+    """A sentence on values that rest on too few draws, if there are any."""
     alone, trusted = int((~table["trusted"]).sum()), batch["trusted"].to_numpy(bool)
-    why = (
-        f"fewer than {LEAST_ESS:g} effective draws or a Pareto k above {MOST_PARETO_K:g}): "
-        "too low, if anything. `refit_value` finds it from refits to simulated losses."
-    )
-    if alone:
-        said.append(
-            f"The value of {alone} of {len(table)} candidates rests on too few draws ({why}"
-        )
+    failed = [f"of {alone} of {len(table)} candidates"] if alone else []
     if not trusted.all():
-        said.append(f"From run {trusted.argmin() + 1} on the value of the batch does ({why}")
-    return said
+        failed.append(f"of the batch from run {trusted.argmin() + 1} on")
+    if not failed:
+        return []
+    return [
+        f"The weights {' and '.join(failed)} fail (fewer than {LEAST_ESS:g} effective draws, or a "
+        f"Pareto k above {MOST_PARETO_K:g}): these values are too low, if anything. `refit_value` "
+        "finds them from refits to simulated losses."
+    ]
 
 
 def per_cost(value: pd.Series, flops: pd.Series) -> pd.Series:

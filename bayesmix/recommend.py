@@ -81,6 +81,10 @@ def recommend(
     ValueError
         If names are unknown, weights negative or all zero, N or D not positive, no mixture meets
         the constraints, or none of them has a finite objective.
+
+    Notes
+    -----
+    All draws are used. They are those of `predict` at this N and D with the same seed, one by one.
     """
     check_sizes(n_params, n_tokens)
     risk = Mean() if risk is None else risk
@@ -93,7 +97,9 @@ def recommend(
         if name in known:
             raise ValueError(f"{name!r} is a baseline already: choose another name")
         if hasattr(given, "optimum"):
-            given = given.optimum(n_params, n_tokens, objective)
+            if worst:
+                raise ValueError(f"baseline {name!r}: a point fit has no optimum of the worst loss")
+            given = given.optimum(n_params, n_tokens, wanted).to_series().to_dict()
         known[name] = mixture_of(domains, given, f"baseline {name!r}")
     theirs = risk.baseline if isinstance(risk, ProbBelow) else None
     beat = None if theirs is None else mixture_of(domains, theirs)
