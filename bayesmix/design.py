@@ -20,23 +20,24 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from bayesmix._cautions import doubts
 from bayesmix._next_runs import Design, doubtful, per_cost
 from bayesmix.constraints import Constraint
-from bayesmix.feasible import FeasibleSet, feasible_set
+from bayesmix.feasible import feasible_set
 from bayesmix.fit import Fit
 from bayesmix.fit import fit as sample
 from bayesmix.information import Information, information
 from bayesmix.model import MODEL_VERSION
-from bayesmix.objective import Objective, Problem, problem, resolve_objective
-from bayesmix.optima import draw_optima, mean_optimum
-from bayesmix.outlook import candidate_table, outlook, with_runs
+from bayesmix.objective import Objective, problem, resolve_objective
+from bayesmix.outlook import (
+    candidate_table,
+    given_choices,
+    outlook,
+    towards_optima,
+    with_runs,
+)
 from bayesmix.recommend import check_sizes
 from bayesmix.runs import Runs
 
 __all__ = ["Design", "Refitted", "design", "refit_value"]
 
-_OPTIMA = 200  # draws whose own optimum is found, for the regret
-_TOWARDS = 24  # of them, towards which choices lie
-_STEPS = (0.125, 0.25, 0.5, 1.0)  # of the way there
-_FEASIBLE = 1e-8
 _PATIENCE = 2.0  # seconds before a bar shows
 
 
@@ -48,6 +49,7 @@ def design(
     *,
     objective: Objective | None = None,
     constraints: Sequence[Constraint] = (),
+    choices: pd.DataFrame | None = None,
     batch: int = 8,
     draws: int = 1000,
     seed: int = 0,
@@ -55,9 +57,10 @@ def design(
 ) -> Design:
     """Rank runs that could be trained by what they would save at N and D, and choose a batch.
 
-    The decision is the mixture of least posterior mean, among finitely many between the present
-    recommendation and the optima of draws. A batch is chosen greedily: each run is the one that
-    adds most per FLOP to what is bought already, the outcomes of all taken together.
+    The decision is the mixture of least posterior mean among finitely many: by default those
+    between the present recommendation and the optima of draws. A batch is chosen greedily: each
+    run is the one that adds most per FLOP to what is bought already, the outcomes of all taken
+    together.
 
     Parameters
     ----------
@@ -73,6 +76,8 @@ def design(
         As in `recommend`.
     constraints : sequence of Constraint
         On the mixture that is decided on, not on candidates.
+    choices : DataFrame, optional
+        Mixtures to decide among, if not any will do: ``weight_<domain>`` of every domain.
     batch : int
         Most runs to choose; fewer where no more would help.
     draws : int
@@ -90,7 +95,7 @@ def design(
     ------
     ValueError
         As `recommend`; if candidates lack a domain, a size or a horizon, if a cost is not
-        positive, or if there are too few draws.
+        positive, if there are too few draws, or none of the choices meets the constraints.
 
     Examples
     --------
@@ -111,8 +116,11 @@ def design(
     allowed = feasible_set(constraints, fit.runs.domains, n_tokens)
     look = outlook(fit, table, n_params, n_tokens, wanted, worst=worst, draws=draws, seed=seed)
     rng = np.random.default_rng(seed)
-    choices, regret = _choices(fit, look.problem, allowed, rng)
-    values = look.problem.values(choices)
+    if choices is None:
+        mixtures, regret = towards_optima(fit, look.problem, allowed, rng)
+    else:
+        mixtures, regret = given_choices(fit, look.problem, allowed, choices)
+    values = look.problem.values(mixtures)
     # the same noise for all that are compared, and whatever the batch
     most = min(batch, len(table)) * len(fit.components)
     normal = rng.normal(size=(most, len(values))).T
@@ -135,7 +143,7 @@ def design(
     return Design(
         table=table,
         batch=chosen,
-        choices=xr.DataArray(choices, {"domain": list(fit.runs.domains)}, ("choice", "domain")),
+        choices=xr.DataArray(mixtures, {"domain": list(fit.runs.domains)}, ("choice", "domain")),
         regret=regret,
         objective=wanted,
         worst=worst,
@@ -239,25 +247,6 @@ def _short_fit(runs: Runs, like: Fit) -> Fit:
         chains=2,
         progressbar=False,
     )
-
-
-def _choices(
-    fit: Fit, of: Problem, allowed: FeasibleSet, rng: np.random.Generator
-) -> tuple[np.ndarray, float]:
-    """Mixtures (M, K) to decide among, the present best first, and by how much that one errs."""
-    observed = np.unique(fit.runs.effective_weights().values, axis=0)
-    best = mean_optimum(of, observed.mean(axis=0, keepdims=True), allowed, rng)[0]
-    few, h = of.thinned(_OPTIMA), best.minima.points
-    optima = draw_optima(few, h, allowed, best.multipliers[0])
-    regret = float((few.values(h)[:, 0] - optima.values).mean())
-    ends = optima.points[np.linspace(0, few.n_draws - 1, _TOWARDS).astype(int)]
-    # constraints are convex, and so hold on the way
-    between = [h + step * (ends - h) for step in _STEPS]
-    observed = observed[allowed.violation(observed) <= _FEASIBLE]
-    if len(observed):
-        observed = observed[[np.argmin(few.values(observed).mean(axis=0))]]
-    choices = np.concatenate([h, *between, observed])
-    return choices[np.isfinite(of.values(choices)).all(axis=0)], max(regret, 0.0)
 
 
 def _buy(

@@ -13,14 +13,20 @@ from scipy.linalg import block_diag
 
 from bayesmix import law as laws
 from bayesmix.discrepancy import discrepancy_draws
+from bayesmix.feasible import FeasibleSet
 from bayesmix.fit import Fit
 from bayesmix.model import law_draws, observed_log_loss, weight_doubt
 from bayesmix.objective import Problem, problem
+from bayesmix.optima import draw_optima, mean_optimum
 from bayesmix.predict import mixture_table
 from bayesmix.runs import Runs, runs_from_frame
 
 _FLOPS = 6  # per parameter and token (Kaplan et al., arXiv 2001.08361, section 2.1)
 _FEWEST = 100  # draws
+_OPTIMA = 200  # draws whose own optimum is found, for the regret
+_TOWARDS = 24  # of them, towards which choices lie
+_STEPS = (0.125, 0.25, 0.5, 1.0)  # of the way there
+_FEASIBLE = 1e-8
 _MISFIT_SHARE = 0.5  # of the noise, between runs that repeat a mixture, where no data tell
 
 
@@ -213,6 +219,55 @@ def candidate_table(domains: tuple[str, ...], candidates: pd.DataFrame) -> pd.Da
                 f"got {table['flops'].iloc[row]!r}"
             )
     return table.assign(flops=cost.astype(float))
+
+
+def towards_optima(
+    fit: Fit, of: Problem, allowed: FeasibleSet, rng: np.random.Generator
+) -> tuple[np.ndarray, float]:
+    """Mixtures between the best by what is known and the optima of draws.
+
+    Returns
+    -------
+    choices : array, shape (M, K)
+        The present best first; the swarm's best among the others, where it is allowed.
+    regret : float
+        By how much the first is expected to miss a draw's own optimum, nats.
+    """
+    observed = np.unique(fit.runs.effective_weights().values, axis=0)
+    best = mean_optimum(of, observed.mean(axis=0, keepdims=True), allowed, rng)[0]
+    few, h = of.thinned(_OPTIMA), best.minima.points
+    optima = draw_optima(few, h, allowed, best.multipliers[0])
+    regret = float((few.values(h)[:, 0] - optima.values).mean())
+    ends = optima.points[np.linspace(0, few.n_draws - 1, _TOWARDS).astype(int)]
+    # constraints are convex, and so hold on the way
+    between = [h + step * (ends - h) for step in _STEPS]
+    observed = observed[allowed.violation(observed) <= _FEASIBLE]
+    if len(observed):
+        observed = observed[[np.argmin(few.values(observed).mean(axis=0))]]
+    choices = np.concatenate([h, *between, observed])
+    return choices[np.isfinite(of.values(choices)).all(axis=0)], max(regret, 0.0)
+
+
+def given_choices(
+    fit: Fit, of: Problem, allowed: FeasibleSet, table: pd.DataFrame
+) -> tuple[np.ndarray, float]:
+    """Likewise of mixtures that are given, of which the best of each draw is its optimum.
+
+    Raises
+    ------
+    ValueError
+        If none of them is allowed and has a finite objective.
+    """
+    named = mixture_table(fit.runs.domains, table, of.n_params, of.n_tokens)
+    choices = named[[f"weight_{domain}" for domain in fit.runs.domains]].to_numpy(float)
+    values = of.values(choices)
+    kept = np.isfinite(values).all(axis=0) & (allowed.violation(choices) <= _FEASIBLE)
+    if not kept.any():
+        raise ValueError("none of the choices meets the constraints and has a finite objective")
+    choices, values = choices[kept], values[:, kept]
+    order = np.argsort(values.mean(axis=0), kind="stable")
+    regret = values[:, order[0]].mean() - values.min(axis=1).mean()
+    return choices[order], float(regret)
 
 
 def with_runs(runs: Runs, table: pd.DataFrame, losses: np.ndarray) -> Runs:

@@ -208,6 +208,24 @@ def test_choices_meet_the_constraints(fit):
     assert not np.allclose(worst.choices[0], made.choices[0], atol=0.01)
 
 
+def test_choices_that_are_given(two):
+    fit, *_ = two
+    pool = candidates((0.1, 0.1, 0.8), (0.8, 0.1, 0.1), (0.3, 0.4, 0.3)).iloc[:, :3]
+    made = quiet(fit, candidates((0.2, 0.3, 0.5)), N, D, choices=pool)
+    assert sorted(map(tuple, made.choices.values)) == sorted(map(tuple, pool.to_numpy()))
+    objective = decided(fit, made)
+    assert objective.mean(axis=0).argmin() == 0
+    known = objective[:, 0].mean() - objective.min(axis=1).mean()
+    assert made.regret == pytest.approx(known, rel=1e-6)
+    limits = [bm.Bounds({"web": (0.5, 1.0)})]
+    some = quiet(fit, candidates((0.2, 0.3, 0.5)), N, D, choices=pool, constraints=limits)
+    np.testing.assert_allclose(some.choices, [[0.8, 0.1, 0.1]])
+    assert some.batch.empty
+    limits = [bm.Bounds({"web": (0.9, 1.0)})]
+    with pytest.raises(ValueError, match="none of the choices"):
+        quiet(fit, candidates((0.2, 0.3, 0.5)), N, D, choices=pool, constraints=limits)
+
+
 def test_what_is_not_finite_is_not_seen():
     # without transfer a domain at weight 0 has no finite loss
     draws = parameters(THREE, n_draws=S)
