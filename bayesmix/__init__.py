@@ -3,6 +3,7 @@
 from bayesmix import plots
 from bayesmix.constraints import KL, L1, Bounds, Fixed, GroupSum, TokenBudget
 from bayesmix.datasets import list_datasets, load_dataset
+from bayesmix.design import Design, design, refit_value
 from bayesmix.diagnostics import Diagnosis
 from bayesmix.evaluate import Evaluation, compare, evaluate
 from bayesmix.extrapolation import extrapolation
@@ -36,6 +37,7 @@ __all__ = [
     "ByMixture",
     "ByScale",
     "CVaR",
+    "Design",
     "Diagnosis",
     "Evaluation",
     "Fit",
@@ -60,6 +62,7 @@ __all__ = [
     "Worst",
     "compare",
     "default_priors",
+    "design",
     "evaluate",
     "extrapolation",
     "fit",
@@ -77,6 +80,7 @@ __all__ = [
     "read_mixtures",
     "read_runs",
     "recommend",
+    "refit_value",
     "runs_from_frame",
     "scale_path",
     "seed_noise",

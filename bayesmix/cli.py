@@ -25,6 +25,7 @@ from bayesmix._console import (
 
 # what is slow to import is imported inside the commands
 if TYPE_CHECKING:
+    from bayesmix.constraints import Constraint
     from bayesmix.fit import Fit
     from bayesmix.recommend import Recommendation
 
@@ -69,6 +70,14 @@ MaybeHorizon = Annotated[
     float | None, typer.Option(parser=_positive, metavar="D", help="Tokens: 1.4e11.")
 ]
 FitFile = Annotated[Path, typer.Argument(metavar="FIT.nc", help="What `bayesmix fit` wrote.")]
+ObjectiveFile = Annotated[
+    Path | None,
+    typer.Option(help="Weights of losses: .json or .toml {name: weight}, or .csv name,weight."),
+]
+ConstraintsFile = Annotated[
+    Path | None,
+    typer.Option(help="TOML: [bounds], [fixed], [groups.NAME], [token_budget], [kl], [l1]."),
+]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -226,10 +235,7 @@ def recommend(
     out: Annotated[Path, typer.Option(help="The recommendation, a JSON file.")],
     n_params: Size,
     n_tokens: Horizon,
-    objective: Annotated[
-        Path | None,
-        typer.Option(help="Weights of losses: .json or .toml {name: weight}, or .csv name,weight."),
-    ] = None,
+    objective: ObjectiveFile = None,
     risk: Annotated[
         str,
         typer.Option(
@@ -237,30 +243,20 @@ def recommend(
             "the mixture to beat."
         ),
     ] = "mean",
-    constraints: Annotated[
-        Path | None,
-        typer.Option(help="TOML: [bounds], [fixed], [groups.NAME], [token_budget], [kl], [l1]."),
-    ] = None,
+    constraints: ConstraintsFile = None,
 ) -> None:
     """Recommend a mixture for a run of a given size and horizon."""
     check_out(out, *(path for path in (fit, objective, constraints) if path))
-    from bayesmix._choices import read_baseline, read_constraints, read_objective
-    from bayesmix.feasible import feasible_set
+    from bayesmix._choices import read_baseline
     from bayesmix.fit import load
     from bayesmix.recommend import recommend as choose
     from bayesmix.risk import parse_risk
     from bayesmix.runs import RunsError
 
     fitted = load(fit)
-    domains = fitted.runs.domains
-    weights = read_objective(objective, fitted.components) if objective else None
-    limits = read_constraints(constraints, domains) if constraints else []
+    weights, limits = _decision(fitted, n_tokens, objective, constraints)
     try:
-        feasible_set(limits, domains, n_tokens)
-    except ValueError as error:
-        raise BadInputError(f"{constraints}: {error}") from None
-    try:
-        measure = parse_risk(risk, lambda path: read_baseline(path, domains))
+        measure = parse_risk(risk, lambda path: read_baseline(path, fitted.runs.domains))
     except RunsError:
         raise
     except ValueError as error:
@@ -271,6 +267,79 @@ def recommend(
     chosen.to_json(out)
     _show_recommendation(chosen)
     typer.echo(f"wrote {out}")
+
+
+@app.command()
+def design(
+    fit: FitFile,
+    candidates: Annotated[
+        Path,
+        typer.Argument(
+            metavar="CANDIDATES.csv",
+            help="Runs that could be trained: columns weight_<domain>, n_params, n_tokens, and "
+            "flops unless it is 6 N D.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="The runs with their values: .csv or .json.")],
+    n_params: Size,
+    n_tokens: Horizon,
+    objective: ObjectiveFile = None,
+    constraints: ConstraintsFile = None,
+    batch: Annotated[int, typer.Option(min=1, help="Most runs to choose.")] = 8,
+    draws: Annotated[int, typer.Option(min=1, help="Posterior draws to use.")] = 1000,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """Say which runs to train next, for a decision at a given size and horizon."""
+    check_out(out, *(path for path in (fit, candidates, objective, constraints) if path))
+    if out.suffix.lower() not in (".csv", ".json"):
+        raise BadInputError(f"{out}: a design is written to .csv or .json files")
+    from bayesmix._files import atomic_path
+    from bayesmix.design import design as rank
+    from bayesmix.fit import load
+    from bayesmix.outlook import candidate_table, check_draws
+    from bayesmix.runs import read_mixtures
+
+    fitted = load(fit)
+    weights, limits = _decision(fitted, n_tokens, objective, constraints)
+    with plain_warnings():
+        table = read_mixtures(candidates, fitted.runs.domains)
+    for path, check in (
+        (candidates, lambda: candidate_table(fitted.runs.domains, table)),
+        (fit, lambda: check_draws(fitted, draws)),
+    ):
+        try:
+            check()
+        except ValueError as error:
+            raise BadInputError(f"{path}: {error}") from None
+    made = rank(
+        fitted,
+        table,
+        n_params,
+        n_tokens,
+        objective=weights,
+        constraints=limits,
+        batch=batch,
+        draws=draws,
+        seed=seed,
+        progressbar=sys.stderr.isatty(),
+    )
+    for sentence in made.warnings:
+        complain("warning", sentence)
+    if out.suffix.lower() == ".json":
+        made.to_json(out)
+    else:
+        with atomic_path(out) as temporary:
+            made.table.to_csv(temporary, index=False)
+    _show_table(
+        ["buy", "candidate", "N", "D", "FLOPs", "saved so far, nats", "standard error"],
+        [
+            [i + 1, getattr(run, "run_id", run.candidate), f"{run.n_params:.3g}",
+             f"{run.n_tokens:.3g}", f"{run.flops:.2g}", f"{run.value:.2g}",
+             f"{run.standard_error:.1g}"]
+            for i, run in enumerate(made.batch.itertuples())
+        ],
+    )  # fmt: skip
+    typer.echo(f"{made.stopping}\nwrote {out}")
 
 
 @app.command("import")
@@ -417,6 +486,23 @@ def _is_bad_input(error: ValueError) -> bool:
     from bayesmix.runs import RunsError
 
     return isinstance(error, BadInputError | FitFileError | RunsError)
+
+
+def _decision(
+    fitted: "Fit", n_tokens: float, objective: Path | None, constraints: Path | None
+) -> tuple[dict[str, float] | None, "list[Constraint]"]:
+    """What is minimised, and under which constraints, from their files."""
+    from bayesmix._choices import read_constraints, read_objective
+    from bayesmix.feasible import feasible_set
+
+    domains = fitted.runs.domains
+    weights = read_objective(objective, fitted.components) if objective else None
+    limits = read_constraints(constraints, domains) if constraints else []
+    try:
+        feasible_set(limits, domains, n_tokens)
+    except ValueError as error:
+        raise BadInputError(f"{constraints}: {error}") from None
+    return weights, limits
 
 
 def _warn_of_diagnostics(fitted: "Fit", path: Path) -> None:

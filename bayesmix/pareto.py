@@ -55,6 +55,18 @@ def pareto_front(
     ------
     ValueError
         As `recommend`, and unless there are two objectives.
+
+    Examples
+    --------
+    With the priors' draws for a fit:
+
+    >>> from bayesmix import load_dataset
+    >>> from bayesmix.prior_predictive import prior_fit
+    >>> fit = prior_fit(load_dataset("simulated"), draws=20)
+    >>> front = pareto_front(fit, 4e9, 8e10, {"code": {"code": 1}, "wiki": {"wiki": 1}}, points=3)
+    >>> code, wiki = front["loss"].mean("draw").values
+    >>> bool((np.diff(code) > 0).all() and (np.diff(wiki) < 0).all())
+    True
     """
     if len(objectives) != 2 or points < 2:
         raise ValueError(
@@ -149,6 +161,20 @@ def near_optimal(
     ------
     ValueError
         As `recommend`, and if `epsilon` is not above 0.
+
+    Examples
+    --------
+    With the priors' draws for a fit:
+
+    >>> from bayesmix import load_dataset
+    >>> from bayesmix.prior_predictive import prior_fit
+    >>> fit = prior_fit(load_dataset("simulated"), draws=20)
+    >>> near = near_optimal(fit, 4e9, 8e10, epsilon=0.01)
+    >>> (near["loss"] - near.attrs["optimum"]).max().item() < 0.01 + 1e-6
+    True
+    >>> least, most = near["weights"].sel(domain="code", weight_of="code").values
+    >>> bool(least < most)
+    True
     """
     if not 0 < epsilon < np.inf:
         raise ValueError(f"epsilon must be above 0, got {epsilon!r}")

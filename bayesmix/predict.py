@@ -127,6 +127,13 @@ def predict(
     ------
     ValueError
         If domains are missing or unknown, weights do not sum to 1, or N or D is not given.
+
+    Notes
+    -----
+    At one N and D the draws are those of `recommend` with the same seed, one by one, so that
+    differences between the two are of mixtures alone. They are not where more than 6e7 numbers
+    (draws x rows x losses) would be held, of which evenly spaced draws are kept; nor at several
+    (N, D), whose misfits are drawn together.
     """
     mixtures = mixture_table(fit.runs.domains, weights, n_params, n_tokens)
     raw = mixtures[[f"weight_{d}" for d in fit.runs.domains]].to_numpy(float)

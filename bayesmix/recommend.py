@@ -81,10 +81,12 @@ def recommend(
     ValueError
         If names are unknown, weights negative or all zero, N or D not positive, no mixture meets
         the constraints, or none of them has a finite objective.
+
+    Notes
+    -----
+    All draws are used. They are those of `predict` at this N and D with the same seed, one by one.
     """
-    for name, size in {"n_params": n_params, "n_tokens": n_tokens}.items():
-        if not (math.isfinite(size) and size > 0):
-            raise ValueError(f"{name} must be positive and finite, got {size!r}")
+    check_sizes(n_params, n_tokens)
     risk = Mean() if risk is None else risk
     wanted, worst = resolve_objective(fit.components, fit.observed_components, objective)
     domains = fit.runs.domains
@@ -95,7 +97,9 @@ def recommend(
         if name in known:
             raise ValueError(f"{name!r} is a baseline already: choose another name")
         if hasattr(given, "optimum"):
-            given = given.optimum(n_params, n_tokens, objective)
+            if worst:
+                raise ValueError(f"baseline {name!r}: a point fit has no optimum of the worst loss")
+            given = given.optimum(n_params, n_tokens, wanted).to_series().to_dict()
         known[name] = mixture_of(domains, given, f"baseline {name!r}")
     theirs = risk.baseline if isinstance(risk, ProbBelow) else None
     beat = None if theirs is None else mixture_of(domains, theirs)
@@ -172,6 +176,13 @@ def recommend(
             },
         },
     )
+
+
+def check_sizes(n_params: float, n_tokens: float) -> None:
+    """Refuse an N or a D that is no positive number."""
+    for name, size in {"n_params": n_params, "n_tokens": n_tokens}.items():
+        if not (math.isfinite(size) and size > 0):
+            raise ValueError(f"{name} must be positive and finite, got {size!r}")
 
 
 class Choice(NamedTuple):

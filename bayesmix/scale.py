@@ -51,6 +51,16 @@ def scale_path(
     ------
     ValueError
         As `recommend`, and if the path's sizes and horizons differ in number.
+
+    Examples
+    --------
+    With the priors' draws for a fit:
+
+    >>> from bayesmix import load_dataset
+    >>> from bayesmix.prior_predictive import prior_fit
+    >>> fit = prior_fit(load_dataset("simulated"), draws=20)
+    >>> scale_path(fit, [1e8, 1e9], [2e9, 2e10])["optima"].sizes
+    Frozen({'step': 2, 'draw': 20, 'domain': 5})
     """
     if len(n_params) != len(n_tokens):
         raise ValueError(f"{len(n_params)} sizes, but {len(n_tokens)} horizons")
@@ -122,6 +132,20 @@ def overtakes(
     ------
     ValueError
         If names are unknown, weights do not sum to 1, or sizes are not positive and ascending.
+
+    Examples
+    --------
+    With the priors' draws for a fit:
+
+    >>> from bayesmix import load_dataset
+    >>> from bayesmix.prior_predictive import prior_fit
+    >>> fit = prior_fit(load_dataset("simulated"), draws=20)
+    >>> even, code = dict.fromkeys(fit.runs.domains, 0.2), {"code": 0.6, "wiki": 0.4}
+    >>> passing = overtakes(fit, even, code, n_params=(1e8, 1e11))
+    >>> passing["difference"].sizes
+    Frozen({'draw': 20, 'size': 200})
+    >>> bool(passing["last"].all())  # better at the greatest size in every draw
+    True
     """
     low, high = n_params
     if not 0 < low < high < np.inf:

@@ -84,7 +84,7 @@ def test_version_and_help(run):
     assert (code, out) == (0, f"bayesmix {version('bayesmix')}\n")
     code, out, _ = run("--help")
     assert code == 0
-    for command in ("fit", "predict", "recommend", "import", "demo", "data"):
+    for command in ("fit", "predict", "recommend", "design", "import", "demo", "data"):
         assert f" {command} " in out
 
 
@@ -127,6 +127,7 @@ COMMANDS = {
     "fit": ["fit", "absent.csv"],
     "predict": ["predict", "absent.nc", "absent.csv", *SCALE],
     "recommend": ["recommend", "absent.nc", *SCALE],
+    "design": ["design", "absent.nc", "absent.csv", *SCALE],
     "import": ["import", "paper", "absent.csv"],
 }
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis.extra.numpy import arrays
 from synthetic import fit_of, full_parameters, parameters, swarm
 
-from bayesmix import Bounds, Diagnosis, Fit, runs_from_frame
+from bayesmix import Bounds, Diagnosis, Fit, Worst, point_fit, runs_from_frame
 from bayesmix import law as laws
 from bayesmix.allocation import allocate
 from bayesmix.feasible import feasible_set
@@ -621,6 +621,28 @@ def test_sizes_that_are_refused(fit, size):
         recommend(fit, size, D)
     with pytest.raises(ValueError, match="n_tokens must be positive"):
         recommend(fit, N, size)
+
+
+def test_a_point_fit_is_a_baseline(fit):
+    point = point_fit(fit.runs, "point:regression")
+    rec = recommend(fit, N, D, baselines={"point": point})
+    optimum = point.optimum(N, D)
+    np.testing.assert_allclose(rec.baselines["weights"].sel(baseline="point"), optimum)
+    with pytest.raises(ValueError, match="baseline 'point': a point fit has no optimum of the"):
+        recommend(fit, N, D, objective=Worst(), baselines={"point": point})
+
+
+def test_recommendations_and_predictions_are_of_the_same_draws():
+    # outside the data, where the misfit is drawn
+    draws = parameters(THREE, n_draws=40) | {"bend_scale": np.full(40, 0.05)}
+    fit = fit_of(draws, swarm(THREE))
+    rec = recommend(fit, 50 * N, 50 * D, seed=3)
+    mixtures = np.stack([rec.weights.values, rec.baselines["weights"].sel(baseline="uniform")])
+    table = pd.DataFrame(mixtures, columns=[f"weight_{name}" for name in THREE])
+    predicted = fit.predict(table, 50 * N, 50 * D, seed=3).draws["expected"].sel(domain="mean")
+    np.testing.assert_allclose(predicted[:, 0], rec.loss, rtol=1e-12)
+    difference = rec.baselines["difference"].sel(baseline="uniform")
+    np.testing.assert_allclose(predicted[:, 0] - predicted[:, 1], difference, atol=1e-12)
 
 
 def test_targets_alone_need_an_objective():
