@@ -13,6 +13,7 @@ both inverted in closed form.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numba
@@ -92,6 +93,29 @@ def cells(
     group_start = np.r_[np.flatnonzero(np.r_[True, np.diff(first) != 0]), len(first)]
     observed = np.where(np.isfinite(observed), observed, np.inf)
     return Cells(observed, doubt, scale.row_cell, run, rows, run_start, group_start)
+
+
+def scale_and_dof(
+    draws: Mapping[str, np.ndarray], doubt: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Scale and degrees of freedom of the t errors of single rows, each of shape (S, R, C).
+
+    Parameters
+    ----------
+    draws : mapping
+        ``sigma, sigma_weight`` (S, C), ``dof, dof_unseen`` (S,).
+    doubt : array, shape (R, C)
+
+    Examples
+    --------
+    >>> draws = {"sigma": np.array([[3.0]]), "sigma_weight": np.array([[4.0]])}
+    >>> draws |= {"dof": np.array([5.0]), "dof_unseen": np.array([2.0])}
+    >>> [x.ravel().tolist() for x in scale_and_dof(draws, np.array([[0.0], [1.0]]))]
+    [[3.0, 5.0], [5.0, 2.0]]
+    """
+    scale = np.hypot(draws["sigma"][:, None, :], draws["sigma_weight"][:, None, :] * doubt)
+    dof, dof_unseen = (draws[name][:, None, None] for name in ("dof", "dof_unseen"))
+    return scale, np.where(doubt == UNSEEN, dof_unseen, np.broadcast_to(dof, scale.shape))
 
 
 @numba.njit(cache=True, error_model="numpy")

@@ -16,6 +16,7 @@ from bayesmix.discrepancy import discrepancy_draws
 from bayesmix.feasible import FeasibleSet
 from bayesmix.fit import Fit
 from bayesmix.model import law_draws, observed_log_loss, weight_doubt
+from bayesmix.noise import scale_and_dof
 from bayesmix.objective import Problem, problem
 from bayesmix.optima import draw_optima, mean_optimum
 from bayesmix.predict import mixture_table
@@ -76,9 +77,8 @@ class Outlook:
             P losses that would be known.
         noise : array, shape (P, P)
         """
-        variance = self._scale(rows) ** 2
-        dof = self.draws["dof"][:, None, None]
-        own = (variance * (dof + 3) / (dof + 1)).mean(axis=0)
+        scale, dof = self._noise(rows)
+        own = (scale**2 * (dof + 3) / (dof + 1)).mean(axis=0)
         common = np.sqrt((self.draws["common"] ** 2).mean(axis=0))
         share, losses, noise = self.misfit_share, [], []
         for place, row in enumerate(rows):
@@ -92,16 +92,15 @@ class Outlook:
 
     def simulated(self, draw: int, rows: Sequence[int], rng: np.random.Generator) -> np.ndarray:
         """Losses (P, C) that runs of some candidates might have under a draw; blank if not seen."""
-        scale, dof = self._scale(rows)[draw], self.draws["dof"][draw]
-        noise = scale * rng.standard_t(dof, size=scale.shape)
+        scale, dof = (values[draw] for values in self._noise(rows))
+        noise = scale * rng.standard_t(dof)
         noise += self.draws["common"][draw] * rng.normal(size=(len(scale), 1))
         return np.where(self.seen[rows], np.exp(self.log_losses[draw, rows] + noise), np.nan)
 
-    def _scale(self, rows: Sequence[int]) -> np.ndarray:
-        """Of what each loss has of its own, shape (S, P, C)."""
-        sigma, by_doubt = self.draws["sigma"], self.draws["sigma_weight"]
-        doubt = weight_doubt(self.weights[rows], 0.0, sigma.shape[1])
-        return np.hypot(sigma[:, None], by_doubt[:, None] * doubt)
+    def _noise(self, rows: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Scale and degrees of freedom of what each loss has of its own, shape (S, P, C)."""
+        doubt = weight_doubt(self.weights[rows], 0.0, self.log_losses.shape[2])
+        return scale_and_dof(self.draws, doubt)
 
 
 def outlook(

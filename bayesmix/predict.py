@@ -11,7 +11,7 @@ from bayesmix import law as laws
 from bayesmix.discrepancy import discrepancy_draws
 from bayesmix.fit import Fit
 from bayesmix.model import components, law_draws, observed_domains, weight_doubt
-from bayesmix.noise import UNSEEN
+from bayesmix.noise import scale_and_dof
 from bayesmix.runs import Runs, floor_weights
 
 MEAN = "mean"
@@ -190,10 +190,8 @@ def predict_at(
         n_params, n_tokens = (mixtures[n].to_numpy(float) for n in ("n_params", "n_tokens"))
         expected *= np.exp(discrepancy_draws(fit.runs, draws, n_params, n_tokens, rng))
     doubt = weight_doubt(weights, resolution, expected.shape[2])
-    unseen = doubt == UNSEEN
-    dof = np.where(unseen, *(draws[name][:, None, None] for name in ("dof_unseen", "dof")))
+    scale, dof = scale_and_dof(draws, doubt)
     noise = rng.standard_t(dof)
-    scale = np.hypot(draws["sigma"][:, None, :], draws["sigma_weight"][:, None, :] * doubt)
     run = draws["common"][:, None, :] * rng.normal(size=expected.shape[:2])[:, :, None]
     loss = expected * np.exp(run + scale * noise)
     return Prediction(
