@@ -2,7 +2,7 @@
 
 from bayesmix import plots
 from bayesmix.constraints import KL, L1, Bounds, Fixed, GroupSum, TokenBudget
-from bayesmix.datasets import list_datasets, load_dataset
+from bayesmix.datasets import fetch_dataset, list_datasets, load_dataset
 from bayesmix.diagnostics import Diagnosis
 from bayesmix.evaluate import Evaluation, compare, evaluate
 from bayesmix.extrapolation import extrapolation
@@ -62,6 +62,7 @@ __all__ = [
     "default_priors",
     "evaluate",
     "extrapolation",
+    "fetch_dataset",
     "fit",
     "list_datasets",
     "load",

@@ -29,12 +29,8 @@ DOMAINS: Mapping[str, tuple[tuple[str, str], ...]] = {
         ("sqlalchemy", r"^doc/build/.*\.rst$"),
         ("sphinx", r"^doc/.*\.rst$"),
     ),
-    "german": tuple(
-        (package, r"/de(/LC_MESSAGES/.*)?\.po$") for package in CATALOGUES
-    ),
-    "french": tuple(
-        (package, r"/fr(/LC_MESSAGES/.*)?\.po$") for package in CATALOGUES
-    ),
+    "german": tuple((package, r"/de(/LC_MESSAGES/.*)?\.po$") for package in CATALOGUES),
+    "french": tuple((package, r"/fr(/LC_MESSAGES/.*)?\.po$") for package in CATALOGUES),
     "tables": (
         ("chemicals", r"^chemicals/.*\.(tsv|csv|json)$"),
         ("vega-datasets", r"\.(csv|json)$"),
@@ -167,9 +163,7 @@ def main() -> None:
     parser.add_argument("--cache", help="folder for archives and streams")
     parser.add_argument("--pin", action="store_true", help="write manifest.json anew")
     options = parser.parse_args()
-    manifest = rebuild(
-        cache_folder(options.cache), json.loads(MANIFEST.read_text()), options.pin
-    )
+    manifest = rebuild(cache_folder(options.cache), json.loads(MANIFEST.read_text()), options.pin)
     if options.pin:
         MANIFEST.write_text(json.dumps(manifest, indent=2) + "\n")
     for name, facts in manifest["streams"].items():

@@ -1,7 +1,6 @@
 """The design of the swarm: which mixture is trained at which size, for how long, how often."""
 
 from dataclasses import dataclass
-from itertools import count
 
 import numpy as np
 
@@ -106,9 +105,11 @@ def design() -> list[Run]:
     placed = []
     for cells in planned:
         places = [*range(3), *(3 + rng.permutation(len(cells) - 3))]
-        placed += [((place + 0.5) / len(cells), *cell) for place, cell in zip(places, cells)]
-    table, seeds = mixtures(), count()
+        placed += [
+            ((place + 0.5) / len(cells), *cell) for place, cell in zip(places, cells, strict=True)
+        ]
+    table = mixtures()
     return [
         Run(f"{size.name}-{name}-{steps}-{seed}", size, table[name], steps, seed)
-        for (_, size, name, steps), seed in zip(sorted(placed, key=lambda p: p[0]), seeds)
+        for seed, (_, size, name, steps) in enumerate(sorted(placed, key=lambda cell: cell[0]))
     ]
