@@ -241,7 +241,8 @@ def _origin(file: str) -> str:
 def _fetch(store: pooch.Pooch, file: str) -> Path:
     """The path of a file in the cache, downloaded and checked if it must be."""
     pooch.get_logger().setLevel("WARNING")
-    download = pooch.HTTPDownloader(timeout=30)
+    # small files: read at once, so that no connection stays open after an error
+    download = pooch.HTTPDownloader(timeout=30, stream=False)
     try:
         return Path(store.fetch(file, downloader=download))
     except (OSError, ValueError) as error:  # requests' errors are OSErrors; a hash's a ValueError

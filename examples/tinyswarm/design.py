@@ -63,6 +63,11 @@ def largest_remainder(shares: np.ndarray, total: int) -> np.ndarray:
     return floor
 
 
+def printed(shares: np.ndarray) -> tuple[float, ...]:
+    """A mixture in ten-thousandths that sum to 1: what is trained is what is written down."""
+    return tuple((largest_remainder(shares, 10_000) / 10_000).tolist())
+
+
 def mixtures() -> dict[str, tuple[float, ...]]:
     """32 mixtures in ten-thousandths: uniform, corners, edges, and Dirichlet(1) with zeros."""
     rng = np.random.default_rng(20)
@@ -75,9 +80,7 @@ def mixtures() -> dict[str, tuple[float, ...]]:
     for i in range(19):
         drawn = rng.dirichlet(np.ones(len(names))) * (rng.random(len(names)) > 0.15)
         found[f"d{i:02}"] = drawn / drawn.sum()
-    return {
-        name: tuple((largest_remainder(h, 10_000) / 10_000).tolist()) for name, h in found.items()
-    }
+    return {name: printed(h) for name, h in found.items()}
 
 
 def design() -> list[Run]:

@@ -4,7 +4,11 @@ One run is `train`, its held-out losses `evaluate`. Both are deterministic given
 (one thread); JAX compiles each once per size.
 """
 
+import os
 from functools import partial
+
+# one thread a process; read when JAX first computes
+os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
 
 import jax
 import jax.numpy as jnp
