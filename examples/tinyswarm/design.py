@@ -8,7 +8,7 @@ from examples.tinyswarm.corpus import DOMAINS
 
 CONTEXT = 64  # bytes predicted in a window
 BATCH = 16  # windows in a step
-STEPS = (320, 640, 1280, 2560)  # each its own run, with its learning rate down to zero at its end
+STEPS = (200, 400, 800, 1600)  # each its own run, with its learning rate down to zero at its end
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,10 @@ class Size:
 
 
 SIZES = (
-    Size("xs", 32, 1, 2, 8e-3),
-    Size("s", 40, 2, 2, 8e-3),
-    Size("m", 56, 3, 2, 4e-3),
-    Size("l", 96, 3, 3, 2e-3),
+    Size("xs", 32, 1, 2, 32e-3),
+    Size("s", 40, 2, 2, 32e-3),
+    Size("m", 56, 3, 2, 16e-3),
+    Size("l", 96, 3, 3, 16e-3),
 )
 
 
@@ -95,14 +95,14 @@ def design() -> list[Run]:
     planned.append([(m, "uniform", steps) for steps in STEPS[1:]])
     part = ["c", "german", "python+prose", "german+french", "c+tables", *names[-19::2]]
     planned[-1] += [(m, name, STEPS[1 + i % 3]) for i, name in enumerate(part)]
-    planned.append([(large, "uniform", steps) for steps in (2560, 1280, 640)])
+    planned.append([(large, "uniform", steps) for steps in STEPS[:0:-1]])
     part = ["python", "german+french", "french+tables", *names[-18::3]]
     planned[-1] += [(large, name, STEPS[1 + i % 3]) for i, name in enumerate(part)]
     repeated = ("uniform", "german", "python+prose", names[-1], names[-2], names[-3])
     for size in (xs, s):
         base = [cell for cells in planned for cell in cells if cell[0] is size]
-        # uniform is planned at every length: repeat it at 1280 steps
-        cells = [c for c in base if c[1] in repeated and (c[1] != "uniform" or c[2] == 1280)]
+        # uniform is planned at every length: repeat it at one
+        cells = [c for c in base if c[1] in repeated and (c[1] != "uniform" or c[2] == STEPS[2])]
         planned.append(cells * 2)
     rng = np.random.default_rng(21)
     placed = []

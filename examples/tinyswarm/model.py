@@ -14,21 +14,36 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import optax.contrib
+from optax.contrib import MuonDimensionNumbers
 
 from examples.tinyswarm.design import CONTEXT, Size
 
-CHUNK = 320  # steps in one compiled call; a divisor of every run's steps
+CHUNK = 200  # steps in one compiled call; a divisor of every run's steps
 WARM_UP = 0.05  # of the steps, then linearly down to zero at the last one
 
-optimiser = optax.chain(optax.clip_by_global_norm(1.0), optax.scale_by_adam(b1=0.9, b2=0.98))
+# Muon for the stacks of matrices, Adam for the rest, both at one rate: in a few hundred steps
+# the losses fall about as far as by Adam alone in four times as many
+MATRICES = ("qkv", "out", "up", "down")
+OTHERS = ("embedding", "position", "norm_attention", "norm_mlp", "norm_final")
+optimiser = optax.chain(
+    optax.clip_by_global_norm(1.0),
+    optax.contrib.muon(
+        learning_rate=1.0,
+        adam_b2=0.98,
+        consistent_rms=0.2,
+        muon_weight_dimension_numbers=dict.fromkeys(MATRICES, MuonDimensionNumbers(1, 2))
+        | dict.fromkeys(OTHERS),
+    ),
+)
 
 
 def initialise(size: Size, seed: int) -> dict[str, jax.Array]:
     """Parameters at the start; matrices scaled by fan-in, residual outputs by depth besides."""
     d, layers = size.width, size.layers
     shapes = {
-        "embedding": ((256, d), 0.02),
-        "position": ((CONTEXT, d), 0.02),
+        "embedding": ((256, d), 0.2),
+        "position": ((CONTEXT, d), 0.2),
         "qkv": ((layers, d, 3 * d), d**-0.5),
         "out": ((layers, d, d), (2 * layers * d) ** -0.5),
         "up": ((layers, d, 4 * d), d**-0.5),
@@ -79,10 +94,10 @@ def _train_chunk(params, state, start, batches, total, peak, heads):
     def step(carry, batch):
         params, state, done = carry
         loss, gradient = jax.value_and_grad(mean_loss)(params, batch, heads)
-        updates, state = optimiser.update(gradient, state)
+        updates, state = optimiser.update(gradient, state, params)
         warm = WARM_UP * total
         rate = peak * jnp.minimum((done + 1) / warm, (total - done) / (total - warm))
-        params = jax.tree.map(lambda p, u: p - rate * u, params, updates)
+        params = jax.tree.map(lambda p, u: p + rate * u, params, updates)
         return (params, state, done + 1), loss
 
     (params, state, _), losses = jax.lax.scan(step, (params, state, start), batches)

@@ -10,10 +10,10 @@ from examples.tinyswarm.design import SIZES, Run, mixtures
 from examples.tinyswarm.train import train_run
 
 RATES = {
-    "xs": (4e-3, 8e-3, 16e-3),
-    "s": (4e-3, 8e-3, 16e-3),
-    "m": (2e-3, 4e-3, 8e-3),
-    "l": (2e-3, 4e-3, 8e-3),
+    "xs": (8e-3, 16e-3, 32e-3),
+    "s": (8e-3, 16e-3, 32e-3),
+    "m": (8e-3, 16e-3),
+    "l": (8e-3, 16e-3),
 }
 
 
@@ -24,7 +24,7 @@ def main() -> None:
     folder = cache_folder(parser.parse_args().cache)
     for size in SIZES:
         for rate in RATES[size.name]:
-            run = Run("tune", size, mixtures()["uniform"], 640, 1000)
+            run = Run("tune", size, mixtures()["uniform"], 400, 1000)
             line = train_run(run, folder, rate)
             print(size.name, rate, f"{line['training_loss']:.4f}", line["core_seconds"], flush=True)
 
