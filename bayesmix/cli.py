@@ -406,7 +406,8 @@ def list_() -> None:
     """List the swarms."""
     from bayesmix.datasets import list_datasets
 
-    listed = list_datasets()
+    # licences, too long for a column, come with the download
+    listed = list_datasets()[["name", "source", "runs", "domains", "description"]]
     _show_table(listed.columns, listed.to_numpy())
 
 
