@@ -39,7 +39,7 @@ setup: .venv/.installed
 	fi; \
 	if [ ! -x $(PY) ]; then $$python -m venv --clear .venv; fi
 	@echo "installing bayesmix in .venv"
-	@$(PY) -m pip install -qq --disable-pip-version-check --editable '.[dev,rivals]'
+	@$(PY) -m pip install -qq --disable-pip-version-check --editable '.[dev,rivals,tinyswarm]'
 	@touch $@
 
 demo: setup

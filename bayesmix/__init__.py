@@ -2,7 +2,7 @@
 
 from bayesmix import plots
 from bayesmix.constraints import KL, L1, Bounds, Fixed, GroupSum, TokenBudget
-from bayesmix.datasets import list_datasets, load_dataset
+from bayesmix.datasets import fetch_dataset, list_datasets, load_dataset
 from bayesmix.design import Design, design, refit_value
 from bayesmix.diagnostics import Diagnosis
 from bayesmix.evaluate import Evaluation, compare, evaluate
@@ -65,6 +65,7 @@ __all__ = [
     "design",
     "evaluate",
     "extrapolation",
+    "fetch_dataset",
     "fit",
     "list_datasets",
     "load",

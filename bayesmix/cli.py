@@ -36,7 +36,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-data = typer.Typer(help="Swarms that come with bayesmix.")
+data = typer.Typer(help="Swarms: bundled, and published by others.")
 app.add_typer(data, name="data")
 
 
@@ -357,9 +357,7 @@ def import_(
     prefix: Annotated[str | None, typer.Option(help="Put before every run's name.")] = None,
 ) -> None:
     """Turn another project's tables into a swarm that `bayesmix fit` reads."""
-    check_out(out, *files)
-    if out.suffix.lower() not in (".csv", ".parquet", ".pq"):
-        raise BadInputError(f"{out}: runs are written to .csv or .parquet files")
+    _check_table(out, *files)
     from bayesmix.readers import import_runs
     from bayesmix.runs import write_runs
 
@@ -477,8 +475,37 @@ def list_() -> None:
     """List the swarms."""
     from bayesmix.datasets import list_datasets
 
-    listed = list_datasets()
+    # licences, too long for a column, come with the download
+    listed = list_datasets()[["name", "source", "runs", "domains", "description"]]
     _show_table(listed.columns, listed.to_numpy())
+
+
+@data.command("fetch")
+def fetch_(
+    name: Annotated[str, typer.Argument(help="A published swarm, as `bayesmix data list` says.")],
+    out: Annotated[
+        Path | None, typer.Option(help="The swarm, .csv or .parquet; NAME.csv by default.")
+    ] = None,
+) -> None:
+    """Download a published swarm, after its licence and citation, and write it as a table."""
+    from bayesmix.datasets import fetch_dataset
+    from bayesmix.published import PUBLISHED
+    from bayesmix.runs import write_runs
+
+    if name not in PUBLISHED:
+        raise BadInputError(f"unknown dataset {name!r}; published: {', '.join(PUBLISHED)}")
+    path = out or Path(f"{name}.csv")
+    _check_table(path)
+    with plain_warnings():
+        swarm = fetch_dataset(name, say=typer.echo)
+    write_runs(swarm, path)
+    typer.echo(f"{swarm!r}\nwrote {path}")
+
+
+def _check_table(out: Path, *inputs: Path) -> None:
+    check_out(out, *inputs)
+    if out.suffix.lower() not in (".csv", ".parquet", ".pq"):
+        raise BadInputError(f"{out}: runs are written to .csv or .parquet files")
 
 
 def _is_bad_input(error: ValueError) -> bool:

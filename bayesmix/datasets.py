@@ -1,11 +1,17 @@
-"""Bundled swarms: in `data/` of a checkout, in `bayesmix/_data` of an installed wheel."""
+"""Bundled swarms: in `data/` of a checkout, in `bayesmix/_data` of an installed wheel.
+
+Beside them, `list_datasets` lists the published ones, which `fetch_dataset` downloads.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
 
+from bayesmix.published import PUBLISHED, fetch_dataset
 from bayesmix.runs import Runs, read_runs
+
+__all__ = ["DATASETS", "fetch_dataset", "list_datasets", "load_dataset"]
 
 DATASETS: Mapping[str, str] = {
     "simulated": "drawn from the transfer law with stated truth (data/simulated_truth.json)",
@@ -20,7 +26,7 @@ def load_dataset(name: str = "simulated") -> Runs:
     Parameters
     ----------
     name : str
-        One of those that `list_datasets` lists.
+        A bundled one of those that `list_datasets` lists.
 
     Returns
     -------
@@ -29,43 +35,62 @@ def load_dataset(name: str = "simulated") -> Runs:
     Raises
     ------
     ValueError
-        If the name is unknown; the message lists the valid ones.
+        If the name is unknown or a published swarm's; the message lists the valid ones, or says
+        how to fetch it.
 
     Examples
     --------
     >>> load_dataset("simulated").domains
     ('code', 'prose', 'qa', 'wiki', 'papers')
     """
+    if name in PUBLISHED:
+        raise ValueError(f"{name!r} is not bundled: fetch_dataset({name!r}) downloads it")
     if name not in DATASETS:
         raise ValueError(f"unknown dataset {name!r}; valid names: {', '.join(DATASETS)}")
     return read_runs(_folder() / f"{name}.csv")
 
 
 def list_datasets() -> pd.DataFrame:
-    """The bundled swarms, one row each.
+    """The bundled and the published swarms, one row each.
 
     Returns
     -------
     DataFrame
-        ``name, rows, runs, domains, targets, description``; rows, runs, domains and targets
-        are counts.
+        ``name, source, rows, runs, domains, targets, licence, description``; source is `bundled`
+        or `published`; rows, runs, domains and targets are counts.
 
     Examples
     --------
-    >>> list_datasets()["name"].tolist()
+    >>> list_datasets().query("source == 'bundled'")["name"].tolist()
     ['simulated']
     """
-    return pd.DataFrame([_entry(name, description) for name, description in DATASETS.items()])
+    entries = [_entry(name, description) for name, description in DATASETS.items()]
+    entries += [
+        {
+            "name": name,
+            "source": "published",
+            "rows": swarm.rows,
+            "runs": swarm.runs,
+            "domains": swarm.domains,
+            "targets": 0,
+            "licence": swarm.licence,
+            "description": swarm.description,
+        }
+        for name, swarm in PUBLISHED.items()
+    ]
+    return pd.DataFrame(entries)
 
 
 def _entry(name: str, description: str) -> dict[str, str | int]:
     runs = load_dataset(name)
     return {
         "name": name,
+        "source": "bundled",
         "rows": len(runs),
         "runs": runs.n_runs,
         "domains": len(runs.domains),
         "targets": len(runs.targets),
+        "licence": "MIT",
         "description": description,
     }
 

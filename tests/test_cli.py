@@ -577,6 +577,7 @@ def test_data_list(run):
     code, said, _ = run("data", "list")
     assert code == 0
     assert "simulated" in said
+    assert "mixinglaws_2mix" in said
 
 
 def raises_at_once(*arguments, **options):

@@ -6,8 +6,11 @@ import warnings
 import numpy as np
 import pytest
 
+from bayesmix import published
+from bayesmix.datasets import fetch_dataset
 from bayesmix.readers import mixinglaws, regmix
 from bayesmix.runs import RunsWarning, read_runs, write_runs
+from tests.mirror import mirror
 
 # rows, runs, duplicates dropped, resolution of weights
 SWARMS = {
@@ -109,3 +112,44 @@ def test_mixinglaws_logs_are_pile2(shared):
     folder = shared / "upstream" / "mixinglaws" / "2Mix"
     imported = mixinglaws(folder / "70M.txt", folder / "160M.txt", domains=["Github", "Pile-CC"])
     assert imported == read_runs(shared / "data" / "mixinglaws_pile2.csv")
+
+
+def test_hashes_of_published_files_are_the_shared_ones(shared):
+    entries = json.loads((shared / "data" / "MANIFEST.json").read_text())
+    known = {}
+    for entry in entries.values():
+        for kind in ("", "extra_"):
+            repository = entry.get(f"{kind}source_repository", "").rpartition("/")[2].lower()
+            name = repository.removesuffix("-scaling-laws")
+            for file in entry.get(f"{kind}source_files", []):
+                path = file["path"].removeprefix("data/")
+                commit = entry["extra_commit" if kind else "commit"]
+                known[f"{name}/{path}"] = (commit, file["sha256"])
+    for file, sha256 in published._SHA256.items():
+        commit, theirs = known[file]
+        assert sha256 == theirs, file
+        assert f"/{commit}/" in published._origin(file)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("pile17_1b", "pile17_1b"), ("mixinglaws_2mix", "mixinglaws_pile2")]
+)
+def test_fetched_swarms_are_the_shared_ones(name, expected, shared, tmp_path, monkeypatch):
+    monkeypatch.setenv("BAYESMIX_CACHE", str(tmp_path))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+
+    def upstream(path):
+        file = shared / "upstream" / path
+        return file.read_bytes() if file.is_file() else None
+
+    with mirror(upstream) as (address, asked), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RunsWarning)
+        monkeypatch.setenv("BAYESMIX_MIRROR", address)
+        fetched = fetch_dataset(name, say=str)
+        with pytest.raises(OSError, match="404"):  # not among the files kept there
+            fetch_dataset("regmix_60m", say=str)
+    assert len(asked) == len(published.PUBLISHED[name].files) + 1
+    stated = published.PUBLISHED[name]
+    assert (len(fetched), fetched.n_runs) == (stated.rows, stated.runs)
+    assert len(fetched.domains) == stated.domains
+    assert_same(fetched, read_runs(shared / "data" / f"{expected}.csv"))
