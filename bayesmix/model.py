@@ -319,9 +319,8 @@ def _likelihood(runs: Runs, loss, offset, prior, usable: np.ndarray):
     sigma = of_components("sigma", "sigma", informed=True)
     ratio = pt.exp(_pooled("common", prior, "component", informed=False))
     common = pm.Deterministic("common", sigma * ratio, dims="component")
-    kappa = pt.zeros(observed.shape[1])
-    if doubt.any():
-        kappa = of_components("sigma_weight", "doubt", informed=True)
+    # without a zero in the swarm it is the prior's, for predictions at one
+    kappa = of_components("sigma_weight", "doubt", informed=bool(doubt.any()))
     phi = rho = pt.constant(0.0)
     if np.diff(cells.group_start).max() > 1:
         phi = pm.Deterministic("phi", pm.math.sigmoid(prior["misfit_share"].rv("phi_logit")))
@@ -330,8 +329,7 @@ def _likelihood(runs: Runs, loss, offset, prior, usable: np.ndarray):
         rho = phi + (1 - phi) * pm.math.sigmoid(prior["checkpoint_correlation"].rv("rho_logit"))
         rho = pm.Deterministic("rho", rho)
     effect = pm.Normal("run_z", dims="run")
-    dof = prior["dof"].rv("dof")
-    dof = pt.stack([dof, prior["dof_unseen"].rv("dof_unseen") if cells.unseen.any() else dof])
+    dof = pt.stack([prior[name].rv(name) for name in ("dof", "dof_unseen")])
     seen = [_data(f"cells_{i}", array) for i, array in enumerate(cells.arrays)]
     sizes = [
         [_data(f"{kind}_{unseen}", array) for kind, array in zip(_SIZES, counted, strict=True)]
@@ -397,13 +395,10 @@ def law_draws(posterior: xr.Dataset, most: int | None = None) -> dict[str, np.nd
     }
 
     def stacked(name: str) -> np.ndarray:
-        if name == "dof_unseen" and name not in posterior:
-            name = "dof"  # every domain was seen
         if name not in posterior:
             return np.broadcast_to(absent[name], (keep.size, *absent[name].shape)).copy()
         values = posterior[name].values
         return np.ascontiguousarray(values.reshape(total, *values.shape[2:])[keep])
 
     names = (*laws.PARAMETERS, *NOISE, *DISCREPANCY)
-    given = {*posterior, *absent, *({"dof_unseen"} if "dof" in posterior else ())}
-    return {name: stacked(name) for name in names if name in given}
+    return {name: stacked(name) for name in names if name in posterior or name in absent}

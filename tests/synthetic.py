@@ -76,6 +76,7 @@ def parameters(
         "log_H": np.log(N_PARAMS) - 6 + spread * rng.normal(size=n_draws),
         "sigma": around(0.004, 0.01, c),
         "dof": 4 + around(1.0, 3.0),
+        "dof_unseen": 4 + around(1.0, 3.0),
     }
 
 

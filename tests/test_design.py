@@ -132,9 +132,12 @@ def test_noise_is_that_of_the_model():
     common = np.sqrt((draws["common"][:, :2] ** 2).mean(axis=0))
     # weight 0 is in doubt; a t error tells of its centre as a normal of larger variance
     unseen = own + np.array([1.0, 0.0]) * draws["sigma_weight"][:, :2] ** 2
-    inflated = (draws["dof"] + 3) / (draws["dof"] + 1)
-    for block, variance in ((noise[:2, :2], own), (noise[2:, 2:], unseen)):
-        each = np.diag((variance * inflated[:, None]).mean(axis=0))
+    seen_dof, unseen_dof = (draws[name][:, None] for name in ("dof", "dof_unseen"))
+    for block, variance, dof in (
+        (noise[:2, :2], own, np.hstack([seen_dof, seen_dof])),
+        (noise[2:, 2:], unseen, np.hstack([unseen_dof, seen_dof])),
+    ):
+        each = np.diag((variance * (dof + 3) / (dof + 1)).mean(axis=0))
         np.testing.assert_allclose(block, each + np.outer(common, common), rtol=1e-10)
     np.testing.assert_array_equal(noise[:2, 2:], 0)
     # what is simulated has that centre, and these scales
