@@ -8,6 +8,7 @@ from bayesmix.diagnostics import Diagnosis
 from bayesmix.evaluate import Evaluation, compare, evaluate
 from bayesmix.extrapolation import extrapolation
 from bayesmix.fit import Fit, FitFileError, fit, load
+from bayesmix.laplace import laplace
 from bayesmix.objective import Worst
 from bayesmix.pareto import near_optimal, pareto_front
 from bayesmix.pointfit import POINT_LAWS, PointFit, point_fit
@@ -28,6 +29,7 @@ from bayesmix.runs import (
 )
 from bayesmix.scale import overtakes, scale_path
 from bayesmix.splits import ByMixture, ByScale, LargestScale
+from bayesmix.stacking import Stack, loo, stack
 
 __all__ = [
     "KL",
@@ -58,6 +60,7 @@ __all__ = [
     "Runs",
     "RunsError",
     "RunsWarning",
+    "Stack",
     "TokenBudget",
     "Worst",
     "compare",
@@ -67,9 +70,11 @@ __all__ = [
     "extrapolation",
     "fetch_dataset",
     "fit",
+    "laplace",
     "list_datasets",
     "load",
     "load_dataset",
+    "loo",
     "near_optimal",
     "noise_table",
     "overtakes",
@@ -85,5 +90,6 @@ __all__ = [
     "runs_from_frame",
     "scale_path",
     "seed_noise",
+    "stack",
     "write_runs",
 ]
