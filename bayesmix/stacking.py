@@ -117,7 +117,7 @@ def run_log_likelihood(fit: Fit) -> xr.DataArray:
     doubt = weight_doubt(runs.weights.values, runs.weight_resolution, observed.shape[1])
     cells = scales(runs)
     rho = tree["rho"].values.ravel() if "rho" in tree else np.zeros(len(loss))
-    dof = draws["dof"]
+    dof = np.stack([draws["dof"], draws["dof_unseen"]], axis=1)
     ids, run = np.unique(runs.run_ids.values, return_inverse=True)
     values = np.empty((len(loss), len(ids)))
     for r in range(len(ids)):
@@ -130,14 +130,16 @@ def run_log_likelihood(fit: Fit) -> xr.DataArray:
             loss[:, rows], draws["offset"], draws["sigma"], draws["sigma_weight"],
             draws["common"], _NODES, dof, rho, *own.arrays,
         )  # fmt: skip
-        size, count = np.unique(own.group_sizes(), return_counts=True)
-        freedom = dof[:, None]
-        constant = (
-            gammaln((freedom + size) / 2)
-            - gammaln(freedom / 2)
-            - size / 2 * np.log(freedom * np.pi)
-        )  # fmt: skip
-        values[:, r] = logsumexp(at_nodes + _LOG_WEIGHTS, axis=1) + constant @ count
+        constant = np.zeros(len(loss))
+        for unseen in (False, True):
+            # one group, so that each component has one
+            size, freedom = own.group_sizes(unseen=unseen), dof[:, int(unseen), None]
+            constant += (
+                gammaln((freedom + size) / 2)
+                - gammaln(freedom / 2)
+                - size / 2 * np.log(freedom * np.pi)
+            ).sum(axis=1)
+        values[:, r] = logsumexp(at_nodes + _LOG_WEIGHTS, axis=1) + constant
     shape = (tree.sizes["chain"], tree.sizes["draw"], len(ids))
     coords = {"chain": tree["chain"].values, "draw": tree["draw"].values, "run": ids}
     return xr.DataArray(values.reshape(shape), coords, ("chain", "draw", "run"), "run")

@@ -1,6 +1,7 @@
 """Leave-one-run-out: the integral against quadrature, importance sampling against the exact."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.integrate import quad
 from scipy.special import logsumexp
@@ -22,8 +23,6 @@ def two_checkpoints(runs):
     noise = np.random.default_rng(5).normal(0.01, 0.004, early[losses].shape)
     early[losses] *= np.exp(noise)
     early.loc[::4, "loss_code"] = np.nan
-    import pandas as pd
-
     return bm.runs_from_frame(pd.concat([late, early]), weight_resolution=0.0)
 
 
