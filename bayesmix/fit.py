@@ -267,8 +267,10 @@ def _compiled(model: pm.Model) -> Any:
     if key not in _last:
         _last.clear()
         _last[key] = nutpie.compile_pymc_model(model)
-    data = {variable.name: variable.get_value() for variable in model.data_vars}
-    return _last[key].with_data(**data)
+    compiled = _last[key]
+    # a law without some terms does not use all
+    used = [data for data in model.data_vars if data.name in compiled.shared_data]
+    return compiled.with_data(**{data.name: data.get_value() for data in used})
 
 
 def _with_observed(tree: xr.DataTree, runs: Runs) -> xr.DataTree:
