@@ -7,6 +7,7 @@ from bayesmix.diagnostics import Diagnosis
 from bayesmix.evaluate import Evaluation, compare, evaluate
 from bayesmix.extrapolation import extrapolation
 from bayesmix.fit import Fit, FitFileError, fit, load
+from bayesmix.laplace import laplace
 from bayesmix.objective import Worst
 from bayesmix.pareto import near_optimal, pareto_front
 from bayesmix.pointfit import POINT_LAWS, PointFit, point_fit
@@ -63,6 +64,7 @@ __all__ = [
     "evaluate",
     "extrapolation",
     "fit",
+    "laplace",
     "list_datasets",
     "load",
     "load_dataset",

@@ -27,6 +27,9 @@ _BRIEF = [
 ]  # fmt: skip
 
 
+_PAIRED = ("mre", "mre_pos", "mae", "crps")  # scores that runs have each
+
+
 @dataclass(frozen=True, repr=False)
 class Evaluation:
     """Scores of laws on runs that they were not fitted to.
@@ -131,47 +134,35 @@ class Evaluation:
             ]
         return pd.DataFrame(rows)
 
-    def differences(self) -> pd.DataFrame:
-        """Paired differences between laws: which of two is better, and which are a tie.
+    def by_run(self) -> pd.DataFrame:
+        """Errors of every law at every held-out run.
 
         Returns
         -------
         DataFrame
-            One row a pair of laws and score (``mre, mre_pos, mae, crps``): ``difference``, the
-            first law's less the other's, negative where the first is better; its standard error
-            ``se`` over ``runs`` runs, each the average of its cells; ``tie``: within two standard
-            errors of 0.
+            One row a law and run, averages over the run's cells: ``mre, mre_pos`` in percent of
+            loss, ``mae, crps`` in nats per token; NaN where a law leaves one of them blank.
         """
         cells = single(self.cells)
         error = abs(cells["predicted"] - cells["loss"])
         relative = 100 * error / cells["loss"]
         scored = cells[["law", "run_id", "crps"]].assign(mre=relative, mae=error)
         positive = scored[cells["weight"] > 0].drop(columns=["mae", "crps"])
-        by_run = pd.concat(
-            [
-                table.groupby(["law", "run_id"], sort=False).mean(skipna=False)
-                for table in (scored, positive.rename(columns={"mre": "mre_pos"}))
-            ],
-            axis=1,
-        ).unstack("law")
-        rows = []
-        for first, other in combinations(self.refits["law"].unique(), 2):
-            for name in ("mre", "mre_pos", "mae", "crps"):
-                gap = by_run[name, first] - by_run[name, other]
-                mean, se = gap.mean(skipna=False), gap.sem(skipna=False)
-                rows.append(
-                    {
-                        "law": first,
-                        "other": other,
-                        "score": name,
-                        "difference": mean,
-                        "se": se,
-                        "runs": len(gap),
-                        "tie": bool(abs(mean) <= 2 * se),
-                    }
-                )
-        columns = ["law", "other", "score", "difference", "se", "runs", "tie"]
-        return pd.DataFrame(rows, columns=columns)
+        tables = [
+            table.groupby(["law", "run_id"], sort=False).mean(skipna=False)
+            for table in (scored, positive.rename(columns={"mre": "mre_pos"}))
+        ]
+        return pd.concat(tables, axis=1)[[*_PAIRED]].reset_index()
+
+    def differences(self) -> pd.DataFrame:
+        """Paired differences between laws: which of two is better, and which are a tie.
+
+        Returns
+        -------
+        DataFrame
+            As `paired_differences`.
+        """
+        return paired_differences(self.by_run())
 
     def to_json(self, path: str | os.PathLike[str]) -> None:
         """Write ``{"scores": [...]}``, a line of `scores` each: finite numbers, or null.
@@ -218,6 +209,50 @@ class Evaluation:
     @property
     def _brief(self) -> pd.DataFrame:
         return self.summary()[_BRIEF]
+
+
+def paired_differences(by_run: pd.DataFrame) -> pd.DataFrame:
+    """Paired differences between laws, from their errors at the same runs.
+
+    Parameters
+    ----------
+    by_run : DataFrame
+        As `Evaluation.by_run` gives it.
+
+    Returns
+    -------
+    DataFrame
+        One row a pair of laws and score (``mre, mre_pos, mae, crps``): ``difference``, the first
+        law's less the other's, negative where the first is better; its standard error ``se`` over
+        ``runs`` runs; ``tie``: within two standard errors of 0.
+
+    Examples
+    --------
+    >>> errors = pd.DataFrame({"law": ["a", "a", "b", "b"], "run_id": ["1", "2", "1", "2"]})
+    >>> errors[["mre", "mre_pos", "mae", "crps"]] = np.array([[1.0], [2.0], [2.0], [5.0]])
+    >>> paired_differences(errors).iloc[0][["law", "other", "difference", "se", "tie"]].tolist()
+    ['a', 'b', -2.0, 1.0, True]
+    """
+    laws = by_run["law"].unique()
+    wide = by_run.set_index(["law", "run_id"])[[*_PAIRED]].unstack("law")
+    rows = []
+    for first, other in combinations(laws, 2):
+        for name in _PAIRED:
+            gap = wide[name, first] - wide[name, other]
+            mean, se = gap.mean(skipna=False), gap.sem(skipna=False)
+            rows.append(
+                {
+                    "law": first,
+                    "other": other,
+                    "score": name,
+                    "difference": mean,
+                    "se": se,
+                    "runs": len(gap),
+                    "tie": bool(abs(mean) <= 2 * se),
+                }
+            )
+    columns = ["law", "other", "score", "difference", "se", "runs", "tie"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _finite(value: Any) -> Any:

@@ -17,13 +17,15 @@ from bayesmix import law as laws
 from bayesmix._files import atomic_path
 from bayesmix.fit import Fit
 from bayesmix.fit import fit as sample
+from bayesmix.laplace import found_mode, laplace
 from bayesmix.model import MODEL_VERSION
 from bayesmix.predict import predict
 from bayesmix.priors import Prior
 from bayesmix.runs import Runs, RunsError
 from bayesmix.scores import score_runs
 
-_FORMAT = 1  # of what `write` writes, and of the scores in it
+_FORMAT = 2  # of what `write` writes, and of the scores in it
+LAPLACE = tuple(f"laplace:{law}" for law in laws.LAWS)
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,8 @@ class Refit:
     priors : dict
         Replacements, by name; of a sampled law.
     options : dict
-        ``seed``; of a sampled law also ``draws, tune, chains, discrepancy``.
+        ``seed``; of a posterior ``draws, discrepancy``, if sampled also ``tune, chains``; of a
+        point fit ``bootstrap``.
     """
 
     law: str
@@ -90,8 +93,8 @@ class Result:
 
 
 def law_names() -> tuple[str, ...]:
-    """Laws that can be evaluated: the sampled ones, then the point fits."""
-    return (*laws.LAWS, *_point_laws())
+    """Laws that can be evaluated: sampled, by Laplace's approximation, then the point fits."""
+    return (*laws.LAWS, *LAPLACE, *_point_laws())
 
 
 def check_law(name: str) -> None:
@@ -102,8 +105,15 @@ def check_law(name: str) -> None:
     RunsError
     """
     # names of sampled laws need no point fits loaded
-    if name not in laws.LAWS and name not in _point_laws():
+    if name not in (*laws.LAWS, *LAPLACE) and name not in _point_laws():
         raise RunsError(f"unknown law {name!r}; valid names: {', '.join(law_names())}")
+
+
+def option_names(law: str) -> tuple[str, ...]:
+    """What a refit of a law depends on, beside the runs and the priors."""
+    if law in laws.LAWS:
+        return "draws", "tune", "chains", "seed", "discrepancy"
+    return ("draws", "seed", "discrepancy") if law in LAPLACE else ("seed", "bootstrap")
 
 
 def run(job: Refit, cores: int | None = None) -> Result:
@@ -115,7 +125,7 @@ def run(job: Refit, cores: int | None = None) -> Result:
     cores : int, optional
         Chains sampled at once; all cores by default.
     """
-    refit = _sampled if job.law in laws.LAWS else _point
+    refit = _posterior if job.law in (*laws.LAWS, *LAPLACE) else _point
     predicted, draws, facts = refit(job, cores)
     return Result(*score_runs(job.held_out, job.domains, predicted, draws), facts)
 
@@ -133,48 +143,59 @@ def read(path: Path) -> Result:
     return Result(pd.DataFrame(made["cells"]), pd.DataFrame(made["pairs"]), made["facts"])
 
 
-def _sampled(
-    job: Refit, cores: int | None
-) -> tuple[xr.DataArray, xr.DataArray | None, dict[str, Any]]:
+def _posterior(job: Refit, cores: int | None) -> tuple[xr.DataArray, xr.DataArray, dict[str, Any]]:
     options = dict(job.options)
     discrepancy, seed = options.pop("discrepancy"), options["seed"]
     start = time.perf_counter()
-    fitted = sample(
-        job.fitted,
-        job.law,
-        priors=job.priors,
-        checkpoints="all",
-        cores=cores,
-        progressbar=False,
-        **options,
-    )
+    if job.law in LAPLACE:
+        law = job.law.partition(":")[2]
+        fitted = laplace(job.fitted, law, priors=job.priors, checkpoints="all", **options)
+    else:
+        fitted = sample(
+            job.fitted,
+            job.law,
+            priors=job.priors,
+            checkpoints="all",
+            cores=cores,
+            progressbar=False,
+            **options,
+        )
     seconds = time.perf_counter() - start
     prediction = predict(fitted, job.held_out.frame, discrepancy=discrepancy, seed=seed).draws
     diagnosis = fitted.diagnose()
     facts = {
         "parameters": _n_parameters(fitted),
         "seconds": seconds,
-        "r_hat": float(diagnosis.table["r_hat"].max()),
-        "ess": float(diagnosis.table[["ess_bulk", "ess_tail"]].min().min()),
-        "converged": diagnosis.passed,
+        "r_hat": None,
+        "ess": None,
+        "converged": diagnosis.passed or found_mode(fitted),
         "diagnosis": diagnosis.text,
     }
+    if job.law not in LAPLACE:
+        facts["r_hat"] = float(diagnosis.table["r_hat"].max())
+        facts["ess"] = float(diagnosis.table[["ess_bulk", "ess_tail"]].min().min())
     return prediction["expected"].mean("draw", skipna=False), prediction["loss"], facts
 
 
-def _point(job: Refit, _: int | None) -> tuple[xr.DataArray, None, dict[str, Any]]:
+def _point(job: Refit, _: int | None) -> tuple[xr.DataArray, xr.DataArray | None, dict[str, Any]]:
     from bayesmix.pointfit import point_fit
 
-    fitted = point_fit(job.fitted, job.law, **job.options)
+    seed, n_refits = job.options["seed"], job.options["bootstrap"]
+    fitted = point_fit(job.fitted, job.law, seed=seed)
+    seconds, draws = fitted.seconds, None
+    if n_refits:
+        resampled = fitted.bootstrap(n_refits, seed)
+        seconds += sum(refit.seconds for refit in resampled.refits)
+        draws = resampled.predict(job.held_out.frame, seed=seed).draws["loss"]
     facts = {
         "parameters": int(fitted.n_parameters),
-        "seconds": float(fitted.seconds),
+        "seconds": float(seconds),
         "r_hat": None,
         "ess": None,
         "converged": bool(fitted.converged),
         "diagnosis": fitted.message,
     }
-    return fitted.predict(job.held_out.frame), None, facts
+    return fitted.predict(job.held_out.frame), draws, facts
 
 
 def _n_parameters(fitted: Fit) -> int:

@@ -334,6 +334,10 @@ def evaluate(
     no_discrepancy: Annotated[
         bool, typer.Option("--no-discrepancy", help="Leave out the law's own misfit.")
     ] = False,
+    bootstrap: Annotated[
+        int,
+        typer.Option(min=0, help="Refits of each point fit to resampled runs, for its intervals."),
+    ] = 0,
     jobs: Annotated[int, typer.Option(help="Refits at once; -1 for one a core.")] = 1,
     resume: Annotated[
         Path | None,
@@ -368,6 +372,7 @@ def evaluate(
                 chains=chains,
                 seed=seed,
                 discrepancy=not no_discrepancy,
+                bootstrap=bootstrap,
                 n_jobs=jobs,
                 cache=resume,
                 progressbar=sys.stderr.isatty(),

@@ -15,9 +15,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from bayesmix import _refits
 from bayesmix._evaluation import Evaluation
 from bayesmix.fit import Fit
-from bayesmix.law import LAWS
+from bayesmix.laplace import is_laplace
 from bayesmix.model import reference
-from bayesmix.priors import default_priors
+from bayesmix.priors import Prior, default_priors
 from bayesmix.runs import Runs
 from bayesmix.splits import Split
 
@@ -38,6 +38,7 @@ def evaluate(
     chains: int = 4,
     seed: int = 0,
     discrepancy: bool = True,
+    bootstrap: int = 0,
     n_jobs: int | None = None,
     cache: str | os.PathLike[str] | None = None,
     progressbar: bool = True,
@@ -52,19 +53,23 @@ def evaluate(
     runs : Runs
         The swarm.
     laws : sequence of str, or mapping
-        Names of laws: sampled (``transfer, regression, quantization``) or of point fits. As a
-        mapping, by the label that tables call them: names, or fits, of which the law is refitted
-        with the same draws, chains and replaced priors.
+        Names of laws: sampled (``transfer, regression, quantization``), the same by Laplace's
+        approximation (``laplace:transfer``), or of point fits. As a mapping, by the label that
+        tables call them: names, or fits, of which the law is refitted with the same draws, chains
+        and replaced priors.
     split : Split
         `ByMixture`, `ByScale` or `LargestScale`.
     checkpoints : str
         Of the fitted runs: ``late``, ``last`` or ``all``, as in `bayesmix.fit`.
     draws, tune, chains : int
-        Of the sampler.
+        Of the sampler; Laplace's approximation has `draws` in all.
     seed : int
         The same seed gives the same evaluation, ``seconds`` apart.
     discrepancy : bool
         Whether intervals hold the law's own misfit outside the fitted N and D.
+    bootstrap : int
+        Refits of every point fit to resampled runs, which give it intervals of a new run; 0 for
+        none, and then its CRPS is the absolute error.
     n_jobs : int, optional
         Refits at once, as in `joblib.Parallel`; one by default. Where there is more than one,
         each samples its chains one after the other.
@@ -92,8 +97,11 @@ def evaluate(
     [['mean', 'largest-scale', '400M']]
     """
     named = laws if isinstance(laws, Mapping) else {name: name for name in laws}
-    sampler = {"draws": draws, "tune": tune, "chains": chains, "discrepancy": discrepancy}
-    settings = {label: _settings(law, {**sampler, "seed": seed}) for label, law in named.items()}
+    if bootstrap < 0:
+        raise ValueError(f"bootstrap must be 0 or more, got {bootstrap}")
+    options = {"draws": draws, "tune": tune, "chains": chains, "seed": seed}
+    options |= {"discrepancy": discrepancy, "bootstrap": bootstrap}
+    settings = {label: _settings(law, options) for label, law in named.items()}
     seen = np.isfinite(runs.losses.values).any(axis=0)
     domains = tuple(d for d, s in zip(runs.domains, seen, strict=True) if s)
     jobs = {
@@ -156,17 +164,18 @@ def compare(
 def _settings(law: "str | Fit | PointFit", options: dict[str, Any]) -> dict[str, Any]:
     """Name, priors and options of a law to refit; those of a fit come before the others."""
     name = law if isinstance(law, str) else law.law
-    _refits.check_law(name)
+    priors: dict[str, Prior] = {}
     if isinstance(law, Fit):
         ref = reference(law.runs)
         # defaults follow the scale of what is fitted, so only replacements are carried over
         defaults = default_priors(ref.n_params, ref.n_tokens)
         priors = {n: prior for n, prior in law.priors.items() if prior != defaults.get(n)}
         sizes = law.posterior["posterior"].sizes
-        own = {"draws": sizes["draw"], "chains": sizes["chain"]}
-        return {"law": name, "priors": priors, "options": {**options, **own}}
-    used = options if name in LAWS else {"seed": options["seed"]}
-    return {"law": name, "priors": {}, "options": used}
+        options = {**options, "draws": sizes["draw"], "chains": sizes["chain"]}
+        name = f"laplace:{name}" if is_laplace(law) else name
+    _refits.check_law(name)
+    used = {option: options[option] for option in _refits.option_names(name)}
+    return {"law": name, "priors": priors, "options": used}
 
 
 def _run_all(

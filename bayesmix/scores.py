@@ -63,7 +63,9 @@ def score(loss: np.ndarray, predicted: np.ndarray, draws: np.ndarray | None = No
         )
         table["pit"] = (draws <= loss[:, None]).mean(axis=1)
         for level, (low, high) in zip(LEVELS, limits, strict=True):
-            table[f"covered_{level}"] = ((low <= loss) & (loss <= high)).astype(float)
+            covered = ((low <= loss) & (loss <= high)).astype(float)
+            # draws with a blank among them, of refits that do not predict a cell, are no interval
+            table[f"covered_{level}"] = np.where(np.isfinite(low + high), covered, np.nan)
     table.loc[blank, table.columns != "loss"] = np.nan
     return table
 

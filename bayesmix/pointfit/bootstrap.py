@@ -34,26 +34,32 @@ class Bootstrap:
         n_params: float | None = None,
         n_tokens: float | None = None,
         *,
+        draws: int = 20,
         seed: int = 0,
     ) -> Prediction:
         """Losses at any mixture, N and D; arguments as in `bayesmix.predict.predict`.
 
+        Parameters
+        ----------
+        weights, n_params, n_tokens
+        draws : int
+            New runs of each refit.
+        seed : int
+            Of the new runs' noise.
+
         Returns
         -------
         Prediction
-            A draw is a refit: ``expected`` its loss, ``loss`` that with one of the fit's own
-            residuals (in log, of the same domain) drawn for every cell.
+            ``expected`` is a refit's loss, ``loss`` that with the residuals, in log, that the fit
+            itself has at one of its runs, drawn for every row: together for all domains, as they
+            err together, but for a domain that was not observed there.
         """
         runs = self.fit.runs
         mixtures = mixture_table(runs.domains, weights, n_params, n_tokens)
         at = prediction_points(runs, mixtures)
-        expected = np.stack([refit.evaluate(*at) for refit in self.refits])
-        rng = np.random.default_rng(seed)
-        loss = expected.copy()
-        for i, residuals in enumerate(_residuals(self.fit).T):
-            known = residuals[np.isfinite(residuals)]
-            if known.size:
-                loss[:, :, i] *= np.exp(rng.choice(known, size=loss.shape[:2]))
+        refits = np.stack([refit.evaluate(*at) for refit in self.refits])
+        expected = np.repeat(refits, draws, axis=0)
+        loss = expected * np.exp(_noise(self.fit, expected.shape[:2], np.random.default_rng(seed)))
         return Prediction(
             xr.Dataset(
                 {
@@ -102,11 +108,29 @@ def _resample(runs: Runs, rng: np.random.Generator) -> Runs:
             return runs.select(rows)
 
 
+def _noise(fit: PointFit, shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+    """Residuals (S, R, C) in log loss, drawn run by run."""
+    residuals = _residuals(fit)
+    drawn = residuals[rng.integers(len(residuals), size=shape)]
+    for i, own in enumerate(residuals.T):
+        known = own[np.isfinite(own)]
+        if known.size:
+            other = rng.choice(known, size=shape)
+            drawn[:, :, i] = np.where(np.isfinite(drawn[:, :, i]), drawn[:, :, i], other)
+    return drawn
+
+
 def _residuals(fit: PointFit) -> np.ndarray:
-    """Residuals in log loss (R, C), widened by the degrees of freedom that the fit took up."""
-    runs = fit.runs
-    at = prediction_points(runs, runs.frame)
-    residuals = observed_log_loss(runs) - np.log(fit.evaluate(*at))
-    n_cells = int(np.isfinite(residuals).sum())
+    """Residuals in log loss (runs, C) of every run's last checkpoint.
+
+    Widened by the degrees of freedom that the fit took up.
+    """
+
+    def of(runs: Runs) -> np.ndarray:
+        predicted = fit.evaluate(*prediction_points(runs, runs.frame))
+        # a straight line may fall below 0
+        return observed_log_loss(runs) - np.log(np.where(predicted > 0, predicted, np.nan))
+
+    n_cells = int(np.isfinite(of(fit.runs)).sum())
     left = n_cells - fit.n_parameters
-    return residuals * (np.sqrt(n_cells / left) if left > 0 else 1.0)
+    return of(fit.runs.checkpoints("last")) * (np.sqrt(n_cells / left) if left > 0 else 1.0)

@@ -1,0 +1,225 @@
+"""Which law predicts runs best? Leave-one-run-out by importance sampling, and stacked laws.
+
+The effect that all components of a run share is sampled with the other parameters, and a run that
+is left out would take its own effect along. So it is integrated out of the likelihood, run by run:
+one dimension, by the trapezoid rule, whose error falls exponentially for a smooth density. What
+is then left out with a run are all its losses, of every checkpoint and component. What stays in:
+the offsets of its N and D, which other runs share; and where runs repeat a mixture and N, their
+common misfit (``phi``), which each of them is scored without.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numba
+import numpy as np
+import pandas as pd
+import xarray as xr
+from scipy.special import gammaln, logsumexp
+
+from bayesmix import law as laws
+from bayesmix import noise
+from bayesmix.discrepancy import Scales, scales
+from bayesmix.fit import Fit
+from bayesmix.model import law_draws, observed_log_loss, usable_cells, weight_doubt
+from bayesmix.predict import Prediction, predict
+
+# at least a third of a node apart in standard deviations, if the run effect is known to 0.1 or less
+_NODES = np.linspace(-6.0, 6.0, 121)
+_LOG_WEIGHTS = -(_NODES**2) / 2 - logsumexp(-(_NODES**2) / 2)
+_MOST_DRAWS = 1000
+
+
+@dataclass(frozen=True, repr=False)
+class Stack:
+    """Laws compared by the log density of runs left out, and averaged by it.
+
+    Attributes
+    ----------
+    fits : dict
+        By label.
+    table : DataFrame
+        ArviZ's comparison, best first: ``elpd`` (expected log density of all runs left out, nats),
+        its differences from the best with standard errors, and the stacking ``weight``.
+    pareto_k : DataArray, dims (law, run)
+        Above 0.7 the run's own figure is not to be trusted.
+    """
+
+    fits: Mapping[str, Fit]
+    table: pd.DataFrame
+    pareto_k: xr.DataArray
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Stacking weights by label; they sum to 1."""
+        weights = self.table["weight"].to_numpy(float)
+        shares = dict(zip(self.table.index, weights / weights.sum(), strict=True))
+        return {label: float(shares[label]) for label in self.fits}
+
+    def predict(self, mixtures: Any, *args: Any, **options: Any) -> Prediction:
+        """Losses of the mixture of laws; arguments as in `bayesmix.predict.predict`.
+
+        Returns
+        -------
+        Prediction
+            Each law's share of the draws is its weight.
+        """
+        weights = self.weights
+        parts = {
+            label: predict(fit, mixtures, *args, **options)
+            for label, fit in self.fits.items()
+            if weights[label] > 0
+        }
+        most = min(part.draws.sizes["draw"] / weights[label] for label, part in parts.items())
+        chosen = []
+        for label, part in parts.items():
+            size = part.draws.sizes["draw"]
+            count = min(round(most * weights[label]), size)
+            chosen.append(part.draws.isel(draw=np.linspace(0, size - 1, count).astype(int)))
+        first = next(iter(parts.values()))
+        return Prediction(xr.concat(chosen, dim="draw"), first.mixtures)
+
+    def __repr__(self) -> str:
+        bad = int((self.pareto_k > 0.7).sum())
+        return (
+            f"Leave-one-run-out comparison, {self.pareto_k.sizes['run']} runs; Pareto k above 0.7 "
+            f"for {bad} of {self.pareto_k.size}; elpd in nats\n{self.table.to_string()}"
+        )
+
+    def _repr_html_(self) -> str:
+        return f"<p>{repr(self).splitlines()[0]}</p>{self.table.to_html()}"
+
+
+def run_log_likelihood(fit: Fit) -> xr.DataArray:
+    """Log density of each run's log losses, its shared effect integrated out.
+
+    Parameters
+    ----------
+    fit : Fit
+
+    Returns
+    -------
+    DataArray, dims (chain, draw, run)
+        Nats; at most 1,000 draws, evenly spaced.
+    """
+    tree = fit.posterior["posterior"].to_dataset()
+    step = -(-tree.sizes["chain"] * tree.sizes["draw"] // _MOST_DRAWS)
+    tree = tree.isel(draw=slice(None, None, step))
+    runs, variant = fit.runs, laws.LAWS[fit.law]
+    draws = law_draws(tree)
+    at = laws.points(runs.effective_weights().values, runs.n_params.values, runs.n_tokens.values)
+    loss = laws.evaluate_draws(
+        *(draws[name] for name in laws.PARAMETERS), *at.arrays, variant.noise, variant.head
+    )
+    usable = usable_cells(runs, variant)
+    observed = np.where(usable, observed_log_loss(runs), np.nan)
+    doubt = weight_doubt(runs.weights.values, runs.weight_resolution, observed.shape[1])
+    cells = scales(runs)
+    rho = tree["rho"].values.ravel() if "rho" in tree else np.zeros(len(loss))
+    dof = draws["dof"]
+    ids, run = np.unique(runs.run_ids.values, return_inverse=True)
+    values = np.empty((len(loss), len(ids)))
+    for r in range(len(ids)):
+        rows = np.flatnonzero(run == r)
+        alone = np.zeros(rows.size, int)
+        own = noise.cells(
+            observed[rows], doubt[rows], Scales(cells.log_scale, cells.row_cell[rows]), alone, alone
+        )
+        at_nodes = _at_nodes(
+            loss[:, rows], draws["offset"], draws["sigma"], draws["sigma_weight"],
+            draws["common"], _NODES, dof, rho, *own.arrays,
+        )  # fmt: skip
+        size, count = np.unique(own.group_sizes(), return_counts=True)
+        freedom = dof[:, None]
+        constant = (
+            gammaln((freedom + size) / 2)
+            - gammaln(freedom / 2)
+            - size / 2 * np.log(freedom * np.pi)
+        )  # fmt: skip
+        values[:, r] = logsumexp(at_nodes + _LOG_WEIGHTS, axis=1) + constant @ count
+    shape = (tree.sizes["chain"], tree.sizes["draw"], len(ids))
+    coords = {"chain": tree["chain"].values, "draw": tree["draw"].values, "run": ids}
+    return xr.DataArray(values.reshape(shape), coords, ("chain", "draw", "run"), "run")
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _at_nodes(
+    loss, offset, sigma, kappa, common, nodes, dof, rho,
+    observed, doubt, row_cell, row_run, rows, run_start, group_start,
+):  # fmt: skip
+    """Log likelihood (S, nodes) of one run at values of its shared effect, less the constant."""
+    value = np.empty((loss.shape[0], nodes.size))
+    for s in range(loss.shape[0]):
+        for k in range(nodes.size):
+            value[s, k] = noise.log_likelihood(
+                loss[s], offset[s], sigma[s], kappa[s], common[s], nodes[k : k + 1],
+                dof[s], rho[s], 0.0,
+                observed, doubt, row_cell, row_run, rows, run_start, group_start,
+            )[0]  # fmt: skip
+    return value
+
+
+def loo(fit: Fit) -> Any:
+    """Leave-one-run-out log density by Pareto-smoothed importance sampling.
+
+    Vehtari et al., arXiv 1507.04544 and 1507.02646.
+
+    Parameters
+    ----------
+    fit : Fit
+        A sampled posterior.
+
+    Returns
+    -------
+    arviz_stats.ELPDData
+        ``elpd`` and ``se`` (nats, all runs), ``p``, and by run ``elpd_i`` and ``pareto_k``: above
+        0.7 importance sampling fails for that run.
+    """
+    import arviz as az  # takes longer to import than all else together
+
+    values = run_log_likelihood(fit)
+    kept = fit.posterior["posterior"].to_dataset()[["level"]].sel(draw=values["draw"].values)
+    tree = xr.DataTree.from_dict({"posterior": kept, "log_likelihood": xr.Dataset({"run": values})})
+    return az.loo(tree, pointwise=True, var_name="run")
+
+
+def stack(fits: Mapping[str, Fit]) -> Stack:
+    """Compare laws by `loo`, and weigh them so that their mixture predicts runs best.
+
+    Yao et al., arXiv 1704.02030.
+
+    Parameters
+    ----------
+    fits : mapping
+        Two or more sampled posteriors by label, of one swarm.
+
+    Returns
+    -------
+    Stack
+
+    Raises
+    ------
+    ValueError
+        If there is one fit only, or they are not of the same losses: laws without transfer leave
+        out domains at weight 0.
+    """
+    if len(fits) < 2:
+        raise ValueError("comparing laws takes two fits or more")
+    first = next(iter(fits.values()))
+    used = usable_cells(first.runs, laws.LAWS[first.law])
+    for label, fit in fits.items():
+        if fit.runs != first.runs:
+            raise ValueError(f"the fits are of different runs: {label}")
+        theirs = usable_cells(fit.runs, laws.LAWS[fit.law])
+        if (theirs != used).any():
+            raise ValueError(
+                f"{label} is not of the same losses as the first fit: "
+                f"{int((theirs != used).sum())} are used by one of them only"
+            )
+    import arviz as az
+
+    found = {label: loo(fit) for label, fit in fits.items()}
+    table = az.compare(found, method="stacking", round_to="none")
+    pareto_k = xr.concat([found[label].pareto_k for label in fits], dim="law")
+    return Stack(dict(fits), table, pareto_k.assign_coords(law=list(fits)))
