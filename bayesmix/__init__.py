@@ -28,6 +28,7 @@ from bayesmix.runs import (
 )
 from bayesmix.scale import overtakes, scale_path
 from bayesmix.splits import ByMixture, ByScale, LargestScale
+from bayesmix.stacking import Stack, loo, stack
 
 __all__ = [
     "KL",
@@ -57,6 +58,7 @@ __all__ = [
     "Runs",
     "RunsError",
     "RunsWarning",
+    "Stack",
     "TokenBudget",
     "Worst",
     "compare",
@@ -68,6 +70,7 @@ __all__ = [
     "list_datasets",
     "load",
     "load_dataset",
+    "loo",
     "near_optimal",
     "noise_table",
     "overtakes",
@@ -82,5 +85,6 @@ __all__ = [
     "runs_from_frame",
     "scale_path",
     "seed_noise",
+    "stack",
     "write_runs",
 ]

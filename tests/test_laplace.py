@@ -4,10 +4,14 @@ import numpy as np
 import pymc as pm
 import pytest
 import xarray as xr
+from synthetic import swarm
 
 import bayesmix as bm
+from bayesmix import _refits
 from bayesmix.evaluate import _settings
 from bayesmix.laplace import _density, _natural, _words, find_mode, found_mode, is_laplace
+
+DOMAINS = ("web", "code", "books")
 
 
 def gaussian(mean, covariance):
@@ -79,32 +83,34 @@ def test_conjugate_model_of_pymc():
 
 @pytest.fixture(scope="module")
 def runs():
-    return bm.load_dataset("simulated").checkpoints("last")
+    """Of the law itself; components of a run err alone, which is what the approximation holds."""
+    return swarm(DOMAINS, n_runs=60)
 
 
 @pytest.fixture(scope="module")
 def made(runs):
-    return bm.laplace(runs, "regression", draws=1000)
+    return bm.laplace(runs, draws=1000)
 
 
 def test_it_is_near_what_nuts_finds(runs, made):
-    """Measured: medians apart by at most 0.3 widths, widths 0.8 to 1.3 of those sampled."""
-    sampled = bm.fit(runs, "regression", draws=250, tune=250, chains=2, seed=1, progressbar=False)
+    """Measured: medians apart by at most 0.05 widths, widths 0.85 to 1.08 of those sampled."""
+    sampled = bm.fit(runs, draws=250, tune=250, chains=2, seed=1, progressbar=False)
     equal = {domain: 1 / len(runs.domains) for domain in runs.domains}
-    for size in ({"n_params": 1.5e8, "n_tokens": 3e9}, {"n_params": 4e9, "n_tokens": 8e10}):
-        limits = [
-            fit.predict(equal, **size).draws["loss"].isel(row=0).quantile([0.05, 0.5, 0.95], "draw")
-            for fit in (sampled, made)
-        ]
-        (low, middle, high), (other_low, other_middle, other_high) = (x.values for x in limits)
-        print(
-            np.round((other_high - other_low) / (high - low), 2),
-            np.round((other_middle - middle) / (high - low), 2),
-        )
-        ratio = (other_high - other_low) / (high - low)
-        assert (ratio > 0.6).all()
-        assert (ratio < 1.6).all()
-        assert (abs(other_middle - middle) < 0.5 * (high - low)).all()
+    for size in ({"n_params": 1.5e8, "n_tokens": 3e9}, {"n_params": 2e9, "n_tokens": 4e10}):
+        for kind in ("expected", "loss"):
+            (low, middle, high), (other_low, other_middle, other_high) = (
+                fit.predict(equal, **size)
+                .draws[kind]
+                .isel(row=0)
+                .quantile([0.05, 0.5, 0.95], "draw")
+                .values
+                for fit in (sampled, made)
+            )
+            ratio = (other_high - other_low) / (high - low)
+            off = (other_middle - middle) / (high - low)
+            assert (ratio > 0.75).all()
+            assert (ratio < 1.25).all()
+            assert (abs(off) < 0.2).all()
 
 
 def test_it_says_what_it_is(made, tmp_path):
@@ -127,21 +133,31 @@ def test_it_says_what_it_is(made, tmp_path):
 def test_comparisons_refit_it_by_the_same_approximation(made):
     options = {"draws": 7, "tune": 7, "chains": 4, "seed": 3, "discrepancy": True, "bootstrap": 0}
     found = _settings(made, options)
-    assert found["law"] == "laplace:regression"
+    assert found["law"] == "laplace:transfer"
     assert found["options"] == {"draws": 1000, "seed": 3, "discrepancy": True}
     assert found["priors"] == {"common_mean": made.priors["common_mean"]}
 
 
-def test_evaluate_scores_its_intervals(runs):
-    some = runs.where("n_params < 2e8")
-    made = bm.evaluate(
-        some, ["laplace:quantization"], bm.LargestScale(), draws=300, progressbar=False
-    )
-    line = made.scores.iloc[0]
-    assert line["parameters"] == 3 * 5 + 1
+def test_evaluate_scores_its_intervals(runs, made, monkeypatch):
+    calls = []
+
+    def stub(fitted, law, **options):
+        calls.append((fitted, law, options))
+        return made
+
+    monkeypatch.setattr(_refits, "laplace", stub)
+    split = bm.LargestScale()
+    scored = bm.evaluate(runs, ["laplace:transfer"], split, draws=30, seed=4, progressbar=False)
+    ((fitted, law, options),) = calls
+    assert fitted == split.folds(runs)[0].fitted
+    assert law == "transfer"
+    assert options == {"priors": {}, "checkpoints": "all", "draws": 30, "seed": 4}
+    line = scored.scores.iloc[0]
+    assert line["parameters"] == 3**2 + 4 * 3 + 1 + 2 * 3 + 2
     assert line["converged"]
+    assert np.isnan(line["r_hat"])
     assert line["crps"] < line["mae"]
-    assert 0 < line["width"] < 100
+    assert "not sampled" in scored.refits["diagnosis"].item()
 
 
 def test_bad_draws(runs):

@@ -1,5 +1,6 @@
 """Plots show the numbers they should: positions are read back from the artists."""
 
+import dataclasses
 import io
 from types import SimpleNamespace
 
@@ -14,6 +15,7 @@ from bayesmix import CVaR, Normal, pareto_front, plots, runs_from_frame, scale_p
 from bayesmix import law as laws
 from bayesmix.model import reference
 from bayesmix.plots.prior_predictive import _falls
+from bayesmix.pointfit import point_fit
 from bayesmix.prior_predictive import prior_fit
 from bayesmix.recommend import recommend
 
@@ -477,3 +479,58 @@ def test_seventeen_domains_are_readable(pile):
         ax = np.ravel(axes)[0]
         assert [t.get_text() for t in ax.get_yticklabels()] == PILE
         assert not overlapping(ax.get_yticklabels())
+
+
+@pytest.fixture(scope="module")
+def compared():
+    """A posterior around the truth, the point fit of the swarm, and the recommendation."""
+    draws = parameters(DOMAINS, n_draws=400, spread=0.01)
+    truth = {name: value[0] for name, value in draws.items()}
+    fit = fit_of(draws, swarm(DOMAINS, truth=truth, n_runs=60))
+    return fit, point_fit(fit.runs, "point:transfer"), recommend(fit, 1e8, 2e9)
+
+
+def test_posterior_point_shows_both(compared):
+    fit, point, rec = compared
+    stuck = dataclasses.replace(point, at_bounds=("b[code]", "E[books]", "tau[code,web]"))
+    axes = plots.plot_posterior_point(fit, stuck, rec)
+    assert len(axes) == 5
+    posterior = fit.posterior["posterior"].to_dataset()
+    for panel, name in zip(axes, "Eba", strict=False):
+        crosses, triangles = panel.get_lines()[1:3]
+        shown = np.sort(np.concatenate([crosses.get_xdata(), triangles.get_xdata()]))
+        np.testing.assert_array_equal(shown, np.sort(point.parameters[name].values))
+        segments = np.array(panel.collections[0].get_segments())[:, :, 0]
+        low, high = posterior[name].quantile([0.05, 0.95], ("chain", "draw")).values
+        np.testing.assert_allclose(segments, np.stack([low, high], axis=1))
+    assert axes[0].get_lines()[2].get_ydata().tolist() == [2]  # E of books
+    assert axes[1].get_lines()[2].get_ydata().tolist() == [1]  # b of code
+    assert axes[2].get_lines()[2].get_ydata().tolist() == []
+    assert axes[0].get_title(loc="left") == (
+        f"point:transfer: 3 of {point.n_parameters} parameters on a bound"
+    )
+
+
+def test_posterior_point_measures_how_far_the_optimum_is(compared):
+    fit, _, rec = compared
+    rival = point_fit(fit.runs, "additive")
+    losses, optima = plots.plot_posterior_point(fit, rival, rec, prob=0.5)
+    best = rival.optimum(1e8, 2e9)
+    np.testing.assert_array_equal(optima.get_lines()[1].get_xdata(), best.values)
+    moved = np.maximum(best.values - rec.weights.values, 0).sum()
+    assert f"moves {moved:.0%} of the tokens" in optima.get_title(loc="left")
+    own = np.maximum(rec.optima.values - rec.weights.values, 0).sum(axis=1)
+    low, high = np.quantile(own, [0.25, 0.75])
+    assert f"own {low:.0%} to {high:.0%}" in optima.get_title(loc="left")
+    expected = rec.losses.draws["expected"].isel(row=0).sel(domain=list(DOMAINS)).median("draw")
+    predicted = rival.predict(rec.weights, 1e8, 2e9).isel(row=0).sel(domain=list(DOMAINS))
+    off = 100 * (predicted / expected - 1)
+    np.testing.assert_allclose(losses.get_lines()[1].get_xdata(), off.values)
+
+
+def test_posterior_point_refuses_other_fits(compared, small):
+    fit, point, rec = compared
+    with pytest.raises(ValueError, match="the point fit is of web, code, books; the fit is of web"):
+        plots.plot_posterior_point(small, point, rec)
+    with pytest.raises(ValueError, match="recommend for a sum"):
+        plots.plot_posterior_point(fit, point, dataclasses.replace(rec, worst=True))

@@ -6,6 +6,7 @@ from bayesmix.plots.extrapolation import plot_extrapolation
 from bayesmix.plots.fit_observed import plot_fit
 from bayesmix.plots.mechanisms import plot_mechanisms
 from bayesmix.plots.pareto import plot_pareto
+from bayesmix.plots.posterior_point import plot_posterior_point
 from bayesmix.plots.prior_predictive import plot_prior_predictive
 from bayesmix.plots.recommendation import plot_recommendation
 from bayesmix.plots.risk_return import plot_risk_return
@@ -19,6 +20,7 @@ __all__ = [
     "plot_fit",
     "plot_mechanisms",
     "plot_pareto",
+    "plot_posterior_point",
     "plot_prior_predictive",
     "plot_recommendation",
     "plot_risk_return",

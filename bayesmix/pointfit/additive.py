@@ -1,4 +1,4 @@
-"""The additive law of Shukor et al. (arXiv 2507.09404, Equation 4)."""
+"""The additive law of Shukor et al. (arXiv 2507.09404, "additive scaling law")."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""BiMix of Ge et al. (arXiv 2405.14908): a domain's loss from its own proportion and D."""
+"""BiMix of Ge et al. (arXiv 2405.14908, "bivariate"): a domain's loss from its own share and D."""
 
 from collections.abc import Mapping
 

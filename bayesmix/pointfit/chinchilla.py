@@ -1,4 +1,4 @@
-"""Chinchilla's law (Hoffmann et al., arXiv 2203.15556, Equation 2), mixture by mixture."""
+"""Chinchilla's law (Hoffmann et al., arXiv 2203.15556, the parametric loss), by mixture."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""The exponential mixing law of Ye et al. (arXiv 2403.16952, Equation 1), nested in power laws."""
+"""The exponential mixing law of Ye et al. (arXiv 2403.16952), nested in power laws."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -53,8 +53,8 @@ def trend(
 ) -> tuple[np.ndarray, Values]:
     """``E + A_m / N^alpha + B_m / D^beta`` of each row's mixture m, and slopes.
 
-    Ye et al. (Section 4) fit a step law ``E + B / S^beta`` and a size law ``E + A / N^alpha`` to
-    every mixture. E and the exponents are shared by a component's mixtures here, as two sizes do
+    Ye et al. ("nested use of scaling laws") fit a step law ``E + B / S^beta`` and a size law
+    ``E + A / N^alpha`` to every mixture. E and the exponents are shared by a component's mixtures here, as two sizes do
     not fix three parameters.
     """
     of_mixture = [name for name in ("A", "B") if name in p]

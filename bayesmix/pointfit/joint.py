@@ -1,4 +1,4 @@
-"""The joint law of Shukor et al. (arXiv 2507.09404, Equation 5)."""
+"""The joint law of Shukor et al. (arXiv 2507.09404, "joint scaling law")."""
 
 from collections.abc import Mapping
 

@@ -1,0 +1,141 @@
+"""Leave-one-run-out: the integral against quadrature, importance sampling against the exact."""
+
+import numpy as np
+import pytest
+from scipy.integrate import quad
+from scipy.special import logsumexp
+from scipy.stats import multivariate_t, norm
+from synthetic import fit_of, parameters, swarm
+
+import bayesmix as bm
+from bayesmix.fit import fitted_losses
+from bayesmix.stacking import run_log_likelihood
+
+DOMAINS = ("web", "code")
+
+
+def two_checkpoints(runs):
+    """Another checkpoint of every run, a little worse; of some only one domain."""
+    late = runs.frame
+    early = late.assign(n_tokens=late["n_tokens"] / 2)
+    losses = ["loss_web", "loss_code"]
+    noise = np.random.default_rng(5).normal(0.01, 0.004, early[losses].shape)
+    early[losses] *= np.exp(noise)
+    early.loc[::4, "loss_code"] = np.nan
+    import pandas as pd
+
+    return bm.runs_from_frame(pd.concat([late, early]), weight_resolution=0.0)
+
+
+@pytest.fixture(scope="module")
+def fit():
+    runs = two_checkpoints(swarm(DOMAINS, n_runs=8))
+    rng = np.random.default_rng(3)
+    draws = parameters(DOMAINS, n_draws=40, spread=0.01)
+    draws["common"] = rng.uniform(0.003, 0.02, (40, 2))
+    draws["rho"] = rng.uniform(0.2, 0.8, 40)
+    draws["offset"] = 0.002 * rng.normal(size=(40, 8, 2))
+    made = fit_of(draws, runs, chains=4)
+    assert made.posterior["posterior"].sizes["cell"] == 8
+    return made
+
+
+def test_the_integral_over_the_run_effect(fit):
+    """Against SciPy's quadrature of SciPy's multivariate t."""
+    values = run_log_likelihood(fit)
+    assert values.dims == ("chain", "draw", "run")
+    posterior = fit.posterior["posterior"].to_dataset()
+    observed = np.log(fit.runs.losses.values)
+    law = np.log(fitted_losses(fit).values)
+    cell = bm.discrepancy.scales(fit.runs).row_cell
+    for chain, draw, run in ((0, 0, 0), (1, 3, 4), (3, 9, 5)):
+        p = posterior.isel(chain=chain, draw=draw)
+        rows = np.flatnonzero(fit.runs.run_ids.values == values["run"].values[run])
+        assert len(rows) == 2
+        error = observed[rows] - law[chain, draw, rows] - p["offset"].values[cell[rows]]
+
+        def density(f, p=p, error=error):
+            total = norm.pdf(f)
+            for i in range(2):
+                known = np.isfinite(error[:, i])
+                size, sigma = known.sum(), float(p["sigma"][i])
+                shape = np.full((size, size), float(p["rho"])) + (1 - float(p["rho"])) * np.eye(
+                    size
+                )
+                at = error[known, i] - float(p["common"][i]) * f
+                total *= multivariate_t.pdf(at, shape=sigma**2 * shape, df=float(p["dof"]))
+            return total
+
+        exact = quad(density, -8, 8, limit=400, points=[-3, -1, 0, 1, 3], epsabs=0, epsrel=1e-9)[0]
+        assert values.values[chain, draw, run] == pytest.approx(np.log(exact), abs=1e-6)
+
+
+def test_loo_against_leaving_each_run_out():
+    """With a prior of 400 parameter sets, every posterior is a sum: nothing is sampled twice."""
+    runs = swarm(DOMAINS, n_runs=12)
+    prior = fit_of(parameters(DOMAINS, n_draws=400, spread=0.004, seed=2), runs)
+    log_p = run_log_likelihood(prior).values.reshape(400, 12)
+    exact = np.empty(12)
+    for r in range(12):
+        others = np.delete(log_p, r, axis=1).sum(axis=1)
+        exact[r] = logsumexp(others + log_p[:, r]) - logsumexp(others)
+    weights = np.exp(log_p.sum(axis=1) - logsumexp(log_p.sum(axis=1)))
+    chosen = np.random.default_rng(0).choice(400, size=4000, p=weights)
+    draws = parameters(DOMAINS, n_draws=400, spread=0.004, seed=2)
+    posterior = fit_of({name: value[chosen] for name, value in draws.items()}, runs)
+    found = bm.loo(posterior)
+    assert (found.pareto_k < 0.7).all()
+    np.testing.assert_allclose(found.elpd_i, exact, atol=0.1)
+    assert found.elpd == pytest.approx(exact.sum(), abs=0.3)
+    assert found.n_data_points == 12
+
+
+@pytest.fixture(scope="module")
+def rivals():
+    """The truth, and the same with the exponents of noise off by a tenth."""
+    draws = parameters(DOMAINS, n_draws=200, spread=0.002, seed=4)
+    runs = swarm(DOMAINS, truth={name: value[0] for name, value in draws.items()}, n_runs=30)
+    off = dict(draws, E=draws["E"] * 1.03)
+    return {"off": fit_of(off, runs), "true": fit_of(draws, runs)}
+
+
+def test_stack_weighs_the_better_law(rivals):
+    stack = bm.stack(rivals)
+    assert stack.table.index[0] == "true"
+    assert stack.weights["true"] > 0.9
+    assert sum(stack.weights.values()) == pytest.approx(1)
+    assert stack.pareto_k.dims == ("law", "run")
+    assert dict(stack.pareto_k.sizes) == {"law": 2, "run": 30}
+    assert "Leave-one-run-out comparison, 30 runs; Pareto k above 0.7 for " in repr(stack)
+    assert "<table" in stack._repr_html_()
+
+
+def test_stack_predicts_by_weight(rivals):
+    stack = bm.stack(rivals)
+    half = bm.stacking.Stack(stack.fits, stack.table.assign(weight=0.5), stack.pareto_k)
+    equal = dict.fromkeys(DOMAINS, 0.5)
+    mixed = half.predict(equal, n_params=1e8, n_tokens=2e9, seed=1)
+    assert mixed.draws.sizes["draw"] == 400
+    alone = [fit.predict(equal, n_params=1e8, n_tokens=2e9, seed=1) for fit in rivals.values()]
+    means = [part.draws["expected"].mean("draw").values for part in alone]
+    np.testing.assert_allclose(mixed.draws["expected"].mean("draw"), np.mean(means, axis=0))
+    uneven = bm.stacking.Stack(stack.fits, stack.table.assign(weight=[0.75, 0.25]), stack.pareto_k)
+    assert uneven.predict(equal, 1e8, 2e9).draws.sizes["draw"] == 200 + 67
+    one = bm.stacking.Stack(stack.fits, stack.table.assign(weight=[1.0, 0.0]), stack.pareto_k)
+    drawn = one.predict(equal, 1e8, 2e9, seed=1).draws["loss"].values
+    np.testing.assert_array_equal(drawn, alone[1].draws["loss"].values)
+
+
+def test_what_is_refused(rivals):
+    with pytest.raises(ValueError, match="two fits or more"):
+        bm.stack({"one": rivals["true"]})
+    with pytest.raises(ValueError, match="different runs: other"):
+        bm.stack({**rivals, "other": fit_of(parameters(DOMAINS), swarm(DOMAINS, seed=9))})
+    frame = rivals["true"].runs.frame
+    frame.loc[0, ["weight_web", "weight_code"]] = [0.0, 1.0]
+    zero = bm.runs_from_frame(frame, weight_resolution=0.0)
+    fits = {law: fit_of(parameters(DOMAINS), zero, law=law) for law in ("transfer", "regression")}
+    with pytest.raises(
+        ValueError, match=r"regression is not of the same losses .* 1 are used by one"
+    ):
+        bm.stack(fits)
