@@ -1,14 +1,14 @@
 # Every target makes .venv and installs what it needs first.
-.PHONY: help setup demo test test-real lint bench notebooks clean
+.PHONY: help setup demo test test-real lint bench compare notebooks clean
 .DEFAULT_GOAL := help
 
 PY := .venv/bin/python
 export BAYESMIX_SHARED ?= ../shared
 
 # two workers and the sampler's own threads fill the cores: no more threads from inside them
-test test-real bench: export OMP_NUM_THREADS = 1
-test test-real bench: export OPENBLAS_NUM_THREADS = 1
-test test-real bench: export NUMBA_NUM_THREADS = 1
+test test-real bench compare: export OMP_NUM_THREADS = 1
+test test-real bench compare: export OPENBLAS_NUM_THREADS = 1
+test test-real bench compare: export NUMBA_NUM_THREADS = 1
 
 help:
 	@echo "make setup      create .venv and install bayesmix in it"
@@ -17,6 +17,7 @@ help:
 	@echo "make test-real  tests on the shared swarms folder (BAYESMIX_SHARED=$(BAYESMIX_SHARED))"
 	@echo "make lint       formatting, lint and types"
 	@echo "make bench      speed of the kernel and of the model's compilation"
+	@echo "make compare    every law on the same held-out runs, and the README's tables (hours)"
 	@echo "make notebooks  run every notebook and keep its outputs"
 	@echo "make clean      remove caches, builds and demo-out/; .venv stays"
 
@@ -57,6 +58,11 @@ lint: setup
 
 bench: setup
 	$(PY) -m benchmarks.speed
+
+compare: setup
+	$(PY) -m benchmarks.compare
+	$(PY) -m benchmarks.compare --laws transfer regression quantization
+	$(PY) -m benchmarks.tables
 
 notebooks: setup
 	.venv/bin/jupyter-execute --inplace notebooks/*.ipynb

@@ -54,8 +54,8 @@ def trend(
     """``E + A_m / N^alpha + B_m / D^beta`` of each row's mixture m, and slopes.
 
     Ye et al. ("nested use of scaling laws") fit a step law ``E + B / S^beta`` and a size law
-    ``E + A / N^alpha`` to every mixture. E and the exponents are shared by a component's mixtures here, as two sizes do
-    not fix three parameters.
+    ``E + A / N^alpha`` to every mixture. E and the exponents are shared by a component's mixtures
+    here, as two sizes do not fix three parameters.
     """
     of_mixture = [name for name in ("A", "B") if name in p]
     own = dict(p) | {name: p[name][mixture] for name in of_mixture}
