@@ -1,14 +1,14 @@
 # Every target makes .venv and installs what it needs first.
-.PHONY: help setup demo test test-real lint bench calibration notebooks clean
+.PHONY: help setup demo test test-real lint bench compare calibration notebooks clean
 .DEFAULT_GOAL := help
 
 PY := .venv/bin/python
 export BAYESMIX_SHARED ?= ../shared
 
 # two workers and the sampler's own threads fill the cores: no more threads from inside them
-test test-real bench calibration: export OMP_NUM_THREADS = 1
-test test-real bench calibration: export OPENBLAS_NUM_THREADS = 1
-test test-real bench calibration: export NUMBA_NUM_THREADS = 1
+test test-real bench compare calibration: export OMP_NUM_THREADS = 1
+test test-real bench compare calibration: export OPENBLAS_NUM_THREADS = 1
+test test-real bench compare calibration: export NUMBA_NUM_THREADS = 1
 
 help:
 	@echo "make setup      create .venv and install bayesmix in it"
@@ -18,6 +18,7 @@ help:
 	@echo "make lint       formatting, lint and types"
 	@echo "make bench      speed of the kernel and of the model's compilation"
 	@echo "make calibration  studies of coverage on simulated swarms: hours, resumed where they stopped"
+	@echo "make compare    every law on the same held-out runs, and the README's tables (hours)"
 	@echo "make notebooks  run every notebook and keep its outputs"
 	@echo "make clean      remove caches, builds and demo-out/; .venv stays"
 
@@ -63,6 +64,11 @@ calibration: setup
 	$(PY) -m benchmarks.calibration
 	$(PY) -m benchmarks.misspecified
 	$(PY) -m benchmarks.recovery
+
+compare: setup
+	$(PY) -m benchmarks.compare
+	$(PY) -m benchmarks.compare --laws transfer regression quantization
+	$(PY) -m benchmarks.tables
 
 notebooks: setup
 	.venv/bin/jupyter-execute --inplace notebooks/*.ipynb

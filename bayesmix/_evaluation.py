@@ -229,7 +229,7 @@ def paired_differences(by_run: pd.DataFrame) -> pd.DataFrame:
     Examples
     --------
     >>> errors = pd.DataFrame({"law": ["a", "a", "b", "b"], "run_id": ["1", "2", "1", "2"]})
-    >>> errors[["mre", "mre_pos", "mae", "crps"]] = np.array([[1.0], [2.0], [2.0], [5.0]])
+    >>> errors[["mre", "mre_pos", "mae", "crps"]] = np.outer([1, 2, 2, 5], np.ones(4))
     >>> paired_differences(errors).iloc[0][["law", "other", "difference", "se", "tie"]].tolist()
     ['a', 'b', -2.0, 1.0, True]
     """

@@ -96,7 +96,7 @@ def find_mode(density: Density, starts: Sequence[np.ndarray]) -> tuple[Mode, int
     """
     ends = [_climb(density, start) for start in starts]
     best = max(ends, key=lambda end: (end.converged, end.log_mass))
-    agreed = sum(abs(end.log_density - best.log_density) < 1e-3 for end in ends)
+    agreed = sum(bool(abs(end.log_density - best.log_density) < 1e-3) for end in ends)
     return best, agreed
 
 

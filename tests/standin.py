@@ -1,7 +1,7 @@
 """A point fit that takes no time, in place of the package's: each domain's mean training loss."""
 
 import sys
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import xarray as xr
@@ -25,6 +25,16 @@ class MeanFit:
             weights = mixtures[[f"weight_{d}" for d in self.runs.domains]].to_numpy()
             losses[weights < 0.1] = np.nan
         return xr.DataArray(losses, {"domain": list(self.runs.domains)}, ("row", "domain"))
+
+
+def bootstrap(fit: MeanFit, n: int, seed: int) -> SimpleNamespace:
+    """`n` refits that agree; a new run is off by 1%, up or down."""
+
+    def predict(mixtures, seed):
+        both = [factor * fit.predict(mixtures) for factor in (0.99, 1.01)]
+        return SimpleNamespace(draws={"loss": xr.concat(both, "draw")})
+
+    return SimpleNamespace(refits=[fit] * n, predict=predict)
 
 
 def point_fit(runs: Runs, law: str, seed: int = 0) -> MeanFit:

@@ -101,6 +101,24 @@ def test_failed_diagnostics_are_said_and_the_scores_are_written(run, path, tmp_p
     assert len(json.loads(out.read_text())["scores"]) == 4
 
 
+def test_point_fits_are_resampled(run, path, tmp_path, monkeypatch):
+    counts = []
+
+    def stub(job, _):
+        counts.append(job.options["bootstrap"])
+        return point(job, _)
+
+    point = _refits._point
+    monkeypatch.setattr(_refits, "_point", stub)
+    monkeypatch.setattr(standin.MeanFit, "bootstrap", standin.bootstrap, raising=False)
+    arguments = ["evaluate", path, "--split", "largest-scale", "--law", "mean", "--bootstrap", 3]
+    assert run(*arguments, "--out", tmp_path / "scores.json")[0] == 0
+    assert counts == [3]
+    (line,) = json.loads((tmp_path / "scores.json").read_text())["scores"]
+    assert line["coverage"] is not None
+    assert line["seconds"] == 4 * 0.25
+
+
 @pytest.mark.parametrize(
     ("options", "place"),
     [
@@ -111,6 +129,7 @@ def test_failed_diagnostics_are_said_and_the_scores_are_written(run, path, tmp_p
         (["--split", "mixture", "--law", "powerlaw"], "unknown law 'powerlaw'"),
         (["--split", "mixture", "--draws", "0"], "--draws"),
         (["--split", "mixture", "--jobs", "0"], "--jobs"),
+        (["--split", "mixture", "--bootstrap", "-1"], "--bootstrap"),
         (["--split", "mixture", "--where", "size > 1"], "'size > 1'"),
         (["--split", "largest-scale", "--where", "n_params < 1.5e8"], "leaves nothing to fit"),
         (["--split", "each-scale", "--where", "n_params < 1.5e8"], "leaves nothing to fit"),

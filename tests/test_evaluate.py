@@ -184,6 +184,9 @@ def test_finished_refits_are_not_run_again(runs, sampled, tmp_path):
     n_files = len(list(folder.iterdir()))
     bm.evaluate(runs, ["mean"], split, **options, draws=7)
     assert len(list(folder.iterdir())) == n_files
+    # and the other way round
+    bm.evaluate(runs, ["transfer"], split, **options, bootstrap=5)
+    assert len(list(folder.iterdir())) == n_files
 
 
 def test_an_interrupted_evaluation_keeps_what_is_done(runs, monkeypatch, tmp_path):

@@ -11,7 +11,7 @@ from bayesmix import _refits
 from bayesmix.evaluate import _settings
 from bayesmix.laplace import _density, _natural, _words, find_mode, found_mode, is_laplace
 
-DOMAINS = ("web", "code", "books")
+DOMAINS = ("web", "code")
 
 
 def gaussian(mean, covariance):
@@ -84,17 +84,17 @@ def test_conjugate_model_of_pymc():
 @pytest.fixture(scope="module")
 def runs():
     """Of the law itself; components of a run err alone, which is what the approximation holds."""
-    return swarm(DOMAINS, n_runs=60)
+    return swarm(DOMAINS, n_runs=40)
 
 
 @pytest.fixture(scope="module")
 def made(runs):
-    return bm.laplace(runs, draws=1000)
+    return bm.laplace(runs, draws=400)
 
 
 def test_it_is_near_what_nuts_finds(runs, made):
     """Measured: medians apart by at most 0.05 widths, widths 0.85 to 1.08 of those sampled."""
-    sampled = bm.fit(runs, draws=250, tune=250, chains=2, seed=1, progressbar=False)
+    sampled = bm.fit(runs, draws=200, tune=200, chains=2, seed=1, progressbar=False)
     equal = {domain: 1 / len(runs.domains) for domain in runs.domains}
     for size in ({"n_params": 1.5e8, "n_tokens": 3e9}, {"n_params": 2e9, "n_tokens": 4e10}):
         for kind in ("expected", "loss"):
@@ -108,6 +108,7 @@ def test_it_is_near_what_nuts_finds(runs, made):
             )
             ratio = (other_high - other_low) / (high - low)
             off = (other_middle - middle) / (high - low)
+            print(kind, ratio.round(2), off.round(2))
             assert (ratio > 0.75).all()
             assert (ratio < 1.25).all()
             assert (abs(off) < 0.2).all()
@@ -134,7 +135,7 @@ def test_comparisons_refit_it_by_the_same_approximation(made):
     options = {"draws": 7, "tune": 7, "chains": 4, "seed": 3, "discrepancy": True, "bootstrap": 0}
     found = _settings(made, options)
     assert found["law"] == "laplace:transfer"
-    assert found["options"] == {"draws": 1000, "seed": 3, "discrepancy": True}
+    assert found["options"] == {"draws": 400, "seed": 3, "discrepancy": True}
     assert found["priors"] == {"common_mean": made.priors["common_mean"]}
 
 
@@ -153,7 +154,7 @@ def test_evaluate_scores_its_intervals(runs, made, monkeypatch):
     assert law == "transfer"
     assert options == {"priors": {}, "checkpoints": "all", "draws": 30, "seed": 4}
     line = scored.scores.iloc[0]
-    assert line["parameters"] == 3**2 + 4 * 3 + 1 + 2 * 3 + 2
+    assert line["parameters"] == 2**2 + 4 * 2 + 1 + 2 * 2 + 2
     assert line["converged"]
     assert np.isnan(line["r_hat"])
     assert line["crps"] < line["mae"]

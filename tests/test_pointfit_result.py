@@ -3,10 +3,13 @@
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 
+import bayesmix as bm
 from bayesmix.constraints import Bounds
 from bayesmix.pointfit import POINT_LAWS, point_fit
+from bayesmix.scores import score
 from tests.synthetic import swarm
 
 UNIFORM = {"web": 1 / 3, "code": 1 / 3, "books": 1 / 3}
@@ -88,8 +91,6 @@ def test_missing_cells(law):
     frame = swarm(n_runs=40).frame
     frame.loc[::3, "loss_web"] = np.nan
     frame["loss_books"] = np.nan
-    import bayesmix as bm
-
     fit = point_fit(bm.runs_from_frame(frame, weight_resolution=0.0), law)
     predicted = fit.predict(UNIFORM, 1e8, 2e9).isel(row=0)
     assert np.isnan(predicted.sel(domain="books"))
@@ -99,14 +100,72 @@ def test_missing_cells(law):
 def test_bootstrap(fits):
     fit = fits["additive"]
     boot = fit.bootstrap(n=8, seed=1)
-    prediction = boot.predict(UNIFORM, 1e8, 2e9, seed=2)
-    assert dict(prediction.draws.sizes) == {"draw": 8, "row": 1, "domain": 5}
+    prediction = boot.predict(UNIFORM, 1e8, 2e9, draws=5, seed=2)
+    assert dict(prediction.draws.sizes) == {"draw": 40, "row": 1, "domain": 5}
+    # five new runs of every refit
+    expected = prediction.draws["expected"].isel(row=0).transpose("draw", "domain").values
+    np.testing.assert_array_equal(expected, np.repeat(expected[::5], 5, axis=0))
     table = prediction.summary()
     assert (table["lower"] < table["upper"]).all()
     # refits spread around the fit itself
     np.testing.assert_allclose(table["mean"], fit.predict(UNIFORM, 1e8, 2e9)[0], rtol=0.01)
-    again = fit.bootstrap(n=8, seed=1).predict(UNIFORM, 1e8, 2e9, seed=2)
+    again = fit.bootstrap(n=8, seed=1).predict(UNIFORM, 1e8, 2e9, draws=5, seed=2)
     np.testing.assert_array_equal(prediction.draws["loss"], again.draws["loss"])
+
+
+def test_the_noise_of_a_new_run_is_that_of_a_fitted_one(runs, fits):
+    """Whole runs: errors of domains stay together; widened by sqrt(n / (n - p))."""
+    fit = fits["mean"]
+    drawn = fit.bootstrap(n=2).predict(UNIFORM, 1e8, 2e9, draws=400).draws
+    ratio = np.log(drawn["loss"] / drawn["expected"]).isel(row=0, domain=slice(4)).values
+    observed = np.concatenate([runs.losses.values, runs.target_losses.values], axis=1)
+    own = np.log(observed / observed.mean(axis=0)) * np.sqrt(240 / 236)
+    nearest = abs(ratio[:, None, :] - own).max(axis=2)
+    assert nearest.min(axis=1).max() < 1e-12
+    assert len(np.unique(nearest.argmin(axis=1))) == 60
+
+
+def additive_swarm(n_runs, seed):
+    """Losses of the additive law; the errors of a run's domains correlate by a half."""
+    rng = np.random.default_rng(seed)
+    weights = rng.dirichlet(np.ones(3), n_runs)
+    gamma = np.array([[0.4, 0.6, 0.8], [0.7, 0.3, 0.5], [0.5, 0.8, 0.6]])
+    scale = np.array([[3.0, 0.4, 0.8], [0.5, 4.0, 0.3], [0.6, 0.3, 2.0]])
+    losses = 1 + 1 / (scale * weights[:, None, :] ** gamma).sum(axis=2)
+    shared = rng.normal(size=(n_runs, 1)) + rng.normal(size=(n_runs, 3))
+    frame = pd.DataFrame({"run_id": [f"r{i}" for i in range(n_runs)]})
+    frame[["n_params", "n_tokens"]] = 1e8, 2e9
+    for i, name in enumerate(("web", "code", "books")):
+        frame[f"weight_{name}"] = weights[:, i]
+        frame[f"loss_{name}"] = losses[:, i] * np.exp(0.01 / np.sqrt(2) * shared[:, i])
+    return bm.runs_from_frame(frame, weight_resolution=0.0)
+
+
+def test_evaluation_scores_the_intervals_of_point_fits():
+    """The additive law is the truth: 90% intervals cover 90% of new losses, and of their mean."""
+    runs = additive_swarm(240, seed=0)
+    split = bm.ByMixture(2)
+    plain = bm.evaluate(runs, ["additive"], split, progressbar=False)
+    made = bm.evaluate(runs, ["additive"], split, bootstrap=10, progressbar=False)
+    assert plain.summary()["coverage"].isna().all()
+    line = made.summary().iloc[0]
+    # 240 runs: a standard error of 0.02
+    assert line["coverage"] == pytest.approx(0.9, abs=0.04)
+    assert line["coverage_mean"] == pytest.approx(0.9, abs=0.05)
+    assert line["width"] == pytest.approx(2 * 1.645, rel=0.15)
+    assert line["mre"] == plain.summary()["mre"].item()
+    assert line["crps"] == pytest.approx(made.summary()["mae"].item() / np.sqrt(2), rel=0.05)
+    # the mean's errors correlate by a half: its interval is sqrt(2 / 3) as wide, not sqrt(1 / 3)
+    assert line["width_mean"] / line["width"] == pytest.approx(np.sqrt(2 / 3), rel=0.1)
+    with pytest.raises(ValueError, match="bootstrap must be 0 or more, got -1"):
+        bm.evaluate(runs, ["additive"], split, bootstrap=-1)
+
+
+def test_cells_that_some_refits_do_not_predict_have_no_interval():
+    draws = np.array([[1.0, 2.0, 3.0], [1.0, np.nan, 3.0]])
+    table = score(np.array([2.0, 2.0]), np.array([2.1, 2.1]), draws)
+    assert table["covered_90"].isna().tolist() == [False, True]
+    assert table["crps"].isna().tolist() == [False, True]
 
 
 def test_same_seed_same_fit(runs, fits):
