@@ -230,8 +230,9 @@ def paired_differences(by_run: pd.DataFrame) -> pd.DataFrame:
     --------
     >>> errors = pd.DataFrame({"law": ["a", "a", "b", "b"], "run_id": ["1", "2", "1", "2"]})
     >>> errors[["mre", "mre_pos", "mae", "crps"]] = np.outer([1, 2, 2, 5], np.ones(4))
-    >>> paired_differences(errors).iloc[0][["law", "other", "difference", "se", "tie"]].tolist()
-    ['a', 'b', -2.0, 1.0, True]
+    >>> found = paired_differences(errors)
+    >>> found.loc[0, ["law", "other", "difference", "se", "tie"]].astype(str).tolist()
+    ['a', 'b', '-2.0', '1.0', 'True']
     """
     laws = by_run["law"].unique()
     wide = by_run.set_index(["law", "run_id"])[[*_PAIRED]].unstack("law")
