@@ -29,6 +29,7 @@ MOST_PARETO_K, LEAST_ESS = 0.7, 20.0
 _DIRECTIONS = 2  # of an outcome that the weights look at
 _CHECKED = 40  # outcomes whose Pareto's k is looked at
 _TAIL = 0.9  # of these, that must pass
+_ROUNDING = 1e-12  # relative
 _NOTHING = 1e-10  # share of the variance of the objectives that is rounding
 
 
@@ -138,7 +139,9 @@ def _learned(
         Objectives expected after each of the outcomes seen.
     """
     y, v = centres - centres.mean(axis=0), ahead - ahead.mean(axis=0)
-    root = np.linalg.cholesky(y.T @ y / len(y) + np.eye(y.shape[1]))
+    spread = y.T @ y / len(y)
+    ridge = 1 + _ROUNDING * spread.trace()
+    root = np.linalg.cholesky(spread + ridge * np.eye(len(spread)))
     shared = solve_triangular(root, y.T @ v / len(y), lower=True)
     components, told, _ = np.linalg.svd(shared, full_matrices=False)
     everything = max((v**2).mean(axis=0).sum(), np.finfo(float).tiny)

@@ -4,7 +4,7 @@
 
 - `pile17_1b`: 64 mixtures at 1B, by the mean over the 13 domains that RegMix published, from 128
   runs of `regmix_1m` and 64 of `regmix_60m`, none of them a mixture of the pool;
-- `slimpajama7_680m`: the 40 mixtures at 680M, by the mean over domains, from 122M and 310M.
+- `slimpajama7_680m`: the 32 mixtures at 680M, by the mean over domains, from 122M and 310M.
 
 Spearman of the ranking, and the regret of its first mixture: how much worse it is than the pool's
 best, nats per token. For sampled laws the order is that of the posterior mean. Every line is
