@@ -14,13 +14,14 @@ from bayesmix.runs import Runs, read_runs
 __all__ = ["DATASETS", "fetch_dataset", "list_datasets", "load_dataset"]
 
 DATASETS: Mapping[str, str] = {
+    "tinyswarm": "measured: byte-level transformers trained by this project (data/README.md)",
     "simulated": "drawn from the transfer law with stated truth (data/simulated_truth.json)",
 }
 
 _PACKAGE = Path(__file__).parent
 
 
-def load_dataset(name: str = "simulated") -> Runs:
+def load_dataset(name: str = "tinyswarm") -> Runs:
     """Read a bundled swarm.
 
     Parameters
@@ -40,8 +41,8 @@ def load_dataset(name: str = "simulated") -> Runs:
 
     Examples
     --------
-    >>> load_dataset("simulated").domains
-    ('code', 'prose', 'qa', 'wiki', 'papers')
+    >>> load_dataset("tinyswarm").domains
+    ('python', 'c', 'prose', 'german', 'french', 'tables')
     """
     if name in PUBLISHED:
         raise ValueError(f"{name!r} is not bundled: fetch_dataset({name!r}) downloads it")
@@ -62,7 +63,7 @@ def list_datasets() -> pd.DataFrame:
     Examples
     --------
     >>> list_datasets().query("source == 'bundled'")["name"].tolist()
-    ['simulated']
+    ['tinyswarm', 'simulated']
     """
     entries = [_entry(name, description) for name, description in DATASETS.items()]
     entries += [
