@@ -19,7 +19,7 @@ from bayesmix.fit import Fit, fit
 from bayesmix.recommend import Recommendation, recommend
 from bayesmix.runs import Runs
 
-SWARM = "simulated"
+SWARM = "tinyswarm"
 TUNE = 500  # half the default, enough for this swarm
 SCALE = 10  # the run to decide on, in multiples of the largest size and token count
 
@@ -60,7 +60,7 @@ def demo(out: Path, *, say: Callable[[str], None] = print, progressbar: bool = F
     Demo
     """
     runs = load_dataset(SWARM)
-    say(f"The swarm {SWARM!r} is simulated: drawn from the law itself with known parameters.")
+    say(f"The swarm {SWARM!r} is measured: byte-level transformers; a token is a byte.")
     say(f"{runs!r}")
     with interruptible():
         fitted = fit(runs, tune=TUNE, progressbar=progressbar)

@@ -21,7 +21,7 @@ from bayesmix.discrepancy import scales
 from bayesmix.priors import EXPONENT_MAX, Prior, default_priors, replace_priors
 from bayesmix.runs import Runs
 
-MODEL_VERSION = 3
+MODEL_VERSION = 4
 
 
 @dataclass(frozen=True)
@@ -308,19 +308,21 @@ def _likelihood(runs: Runs, loss, offset, prior, usable: np.ndarray):
     a run share is Gaussian, ``common_i f_run``, and sampled.
     """
 
-    def of_components(name, prefix, *, informed):
-        values = pt.exp(_pooled(prefix, prior, "component", informed=informed))
-        return pm.Deterministic(name, values, dims="component")
+    def scale_of(prefix, *, informed):
+        return pt.exp(_pooled(prefix, prior, "component", informed=informed))
 
     observed = np.where(usable, observed_log_loss(runs), np.nan)
     doubt = weight_doubt(runs.weights.values, runs.weight_resolution, observed.shape[1])
     run = np.unique(runs.run_ids.values, return_inverse=True)[1]
     cells = noise.cells(observed, doubt, scales(runs), run, repeats(runs))
-    sigma = of_components("sigma", "sigma", informed=True)
-    ratio = pt.exp(_pooled("common", prior, "component", informed=False))
+    # the data fix what both make together; how they share it is a ridge
+    total = scale_of("sigma", informed=True)
+    ratio = scale_of("common", informed=False)
+    sigma = pm.Deterministic("sigma", total / pt.sqrt(1 + ratio**2), dims="component")
     common = pm.Deterministic("common", sigma * ratio, dims="component")
     # without a zero in the swarm it is the prior's, for predictions at one
-    kappa = of_components("sigma_weight", "doubt", informed=bool(doubt.any()))
+    kappa = scale_of("doubt", informed=bool(doubt.any()))
+    kappa = pm.Deterministic("sigma_weight", kappa, dims="component")
     phi = rho = pt.constant(0.0)
     if np.diff(cells.group_start).max() > 1:
         phi = pm.Deterministic("phi", pm.math.sigmoid(prior["misfit_share"].rv("phi_logit")))

@@ -139,7 +139,7 @@ def default_priors(n_params: float, n_tokens: float) -> dict[str, Prior]:
         # logit of tau one spread above the middle, and the spread: about 0.08 in the middle
         "tau_kin": Normal(_logit(0.25), 0.7),
         "tau_spread": LogNormal(math.log(1.3), 0.3),
-        # log of the scale of the noise in log loss: 0.2% to 2% are seen
+        # log of the scale of the noise in log loss, shared part and own: 0.2% to 2% are seen
         "sigma_mean": Normal(math.log(0.006), 0.8),
         "sigma_spread": spread,
         # scale of log loss per unit of doubt in the log of the domain's own weight
@@ -148,9 +148,10 @@ def default_priors(n_params: float, n_tokens: float) -> dict[str, Prior]:
         # degrees of freedom of the noise; of domains that a mixture leaves out
         "dof": Gamma(2.0, 0.1),
         "dof_unseen": Gamma(2.0, 0.1),
-        # log of what all components of a run share, over sigma: it may be next to nothing
+        # log of what all components of a run share, over sigma: it may be next to nothing. A
+        # wide spread would let one component be the shared effect itself, without noise of its own
         "common_mean": Normal(math.log(0.3), 1.0),
-        "common_spread": spread,
+        "common_spread": LogNormal(math.log(0.25), 0.3),
         # the law's misfit over scales, in log loss: of a new (N, D); of a checkpoint, for an e-fold
         # of tokens to go; of the law's slopes in one e-fold beyond the data
         "offset_scale": LogNormal(math.log(0.003), 0.5),

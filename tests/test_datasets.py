@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent
 
 def test_the_bundled_swarm_is_made_again_as_it_is():
     swarm = runpy.run_path(str(ROOT / "benchmarks" / "bundled.py"))["bundled"]()
-    ours, made = load_dataset().frame, swarm.runs.frame
+    ours, made = load_dataset("simulated").frame, swarm.runs.frame
     assert list(ours) == list(made)
     assert ours["run_id"].tolist() == made["run_id"].tolist()
     numbers = ours.columns.drop("run_id")
@@ -30,7 +30,7 @@ def test_the_bundled_swarm_is_made_again_as_it_is():
 
 def test_the_stated_truth_gives_the_swarm():
     stated = json.loads((ROOT / "data" / "simulated_truth.json").read_text())
-    truth, runs = xr.Dataset.from_dict(stated), load_dataset()
+    truth, runs = xr.Dataset.from_dict(stated), load_dataset("simulated")
     noiseless = observe(runs, truth, law=stated["law"]).losses.values
     observed = np.concatenate([runs.losses.values, runs.target_losses.values], axis=1)
     errors = np.log(observed / noiseless) / truth["sigma"].values
@@ -50,6 +50,23 @@ def test_the_bundled_swarm_is_what_it_says():
     assert (runs.weights.values == 0).any()
     assert np.isfinite(runs.losses.values).all()
     assert runs.checkpoints("late") == runs
+
+
+def test_tinyswarm_is_as_designed():
+    runs = load_dataset("tinyswarm")
+    sizes = runs.n_params.to_series().value_counts().sort_index()
+    assert sizes.index.tolist() == [12_384, 38_600, 113_288, 332_448]
+    assert sizes.tolist() == [47, 47, 18, 12]
+    assert runs.n_runs == 124
+    assert (runs.weights.values == 0).any()
+    assert np.isfinite(runs.losses.values).all()
+    # nats a byte, below guessing among 256
+    assert (runs.losses.values < np.log(256)).all()
+    cell = [f"weight_{domain}" for domain in runs.domains] + ["n_params", "n_tokens"]
+    repeats = runs.frame.groupby(cell)["seed"].nunique().reset_index()
+    repeated = repeats[repeats["seed"] >= 3]
+    assert repeated.groupby("n_params").size().to_dict() == {12_384: 6, 38_600: 6}
+    assert runs.frame["seed"].is_unique
 
 
 def test_list_counts_what_the_file_holds():
@@ -72,7 +89,7 @@ def test_every_bundled_table_is_listed():
 
 @pytest.mark.parametrize("name", ["nothing", "", "../simulated", "simulated.csv"])
 def test_an_unknown_name_is_refused_with_the_valid_ones(name):
-    with pytest.raises(ValueError, match=r"unknown dataset .*valid names: simulated"):
+    with pytest.raises(ValueError, match=r"unknown dataset .*valid names: tinyswarm, simulated"):
         load_dataset(name)
 
 
@@ -84,5 +101,5 @@ def test_an_installed_package_finds_its_own_copy(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
     )
-    assert done.stdout.split() == [str(tmp_path / "bayesmix" / "datasets.py"), "60"], done.stderr
+    assert done.stdout.split() == [str(tmp_path / "bayesmix" / "datasets.py"), "124"], done.stderr
     assert datasets._folder() == ROOT / "data"

@@ -42,7 +42,7 @@ def test_the_demonstration_makes_what_it_says(sampled, tmp_path, capsys):
     said = capsys.readouterr().out
     assert [path.name for path in tmp_path.iterdir()] == ["demo-out"]
     assert sorted(path.name for path in out.iterdir()) == FILES
-    assert "simulated" in said.splitlines()[0]
+    assert "tinyswarm" in said.splitlines()[0]
     for name in FILES:
         assert f"wrote {out / name}\n" in said
     for name in ("fit.png", "recommendation.png", "transfer.png"):
@@ -50,7 +50,7 @@ def test_the_demonstration_makes_what_it_says(sampled, tmp_path, capsys):
         assert content.startswith(b"\x89PNG")
         assert len(content) > 10_000
 
-    runs = load_dataset("simulated")
+    runs = load_dataset("tinyswarm")
     assert bm.load(out / "fit.nc").runs == runs
     recommendation = json.loads((out / "recommendation.json").read_text())
     weights = recommendation["weights"]

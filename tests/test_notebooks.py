@@ -20,7 +20,11 @@ def code_cells(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
 
 
 def test_there_are_notebooks():
-    assert [path.name for path in NOTEBOOKS] == ["01_posterior_analysis.ipynb"]
+    assert [path.name for path in NOTEBOOKS] == [
+        "01_posterior_analysis.ipynb",
+        "02_risk_aware_selection.ipynb",
+        "03_against_point_fits.ipynb",
+    ]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
