@@ -151,7 +151,7 @@ def default_priors(n_params: float, n_tokens: float) -> dict[str, Prior]:
         # log of what all components of a run share, over sigma: it may be next to nothing. A
         # wide spread would let one component be the shared effect itself, without noise of its own
         "common_mean": Normal(math.log(0.3), 1.0),
-        "common_spread": LogNormal(math.log(0.25), 0.3),
+        "common_spread": LogNormal(math.log(0.15), 0.3),
         # the law's misfit over scales, in log loss: of a new (N, D); of a checkpoint, for an e-fold
         # of tokens to go; of the law's slopes in one e-fold beyond the data
         "offset_scale": LogNormal(math.log(0.003), 0.5),
