@@ -17,6 +17,9 @@ from bayesmix.splits import mixture_groups
 
 LEVELS = (50, 80, 90, 95)  # nominal coverage of equal-tailed intervals, percent
 WIDTH_LEVEL = 90  # of the interval that is kept, and of its score
+# CRPS is the mean pinball loss of these quantiles: t noise of a log loss has no mean, so that one
+# draw in a million can make the CRPS of all draws as large as you like
+_CRPS_LEVELS = (np.arange(200) + 0.5) / 200
 
 
 def score(loss: np.ndarray, predicted: np.ndarray, draws: np.ndarray | None = None) -> pd.DataFrame:
@@ -57,7 +60,8 @@ def score(loss: np.ndarray, predicted: np.ndarray, draws: np.ndarray | None = No
         limits = np.quantile(draws, tails, axis=1)
         lower, upper = limits[LEVELS.index(WIDTH_LEVEL)]
         table["lower"], table["upper"] = lower, upper
-        table["crps"] = sr.crps_ensemble(loss, draws, backend="numpy")
+        quantiles = np.quantile(draws, _CRPS_LEVELS, axis=1).T
+        table["crps"] = sr.crps_quantile(loss, quantiles, _CRPS_LEVELS, backend="numpy")
         table["interval_score"] = sr.interval_score(
             loss, lower, upper, 1 - WIDTH_LEVEL / 100, backend="numpy"
         )

@@ -171,6 +171,14 @@ def test_runs_that_repeat_a_mixture_and_n_share_its_misfit() -> None:
     assert got == pytest.approx(want, rel=1e-10)
 
 
+def test_shared_and_own_noise_make_the_scale_of_a_component() -> None:
+    model = models.build_model(_runs())
+    names = ("sigma", "common", "sigma_logit", "common_mean", "common_spread", "common_z")
+    sigma, common, total, mean, spread, z = pm.draw([model[n] for n in names], random_seed=3)
+    np.testing.assert_allclose(np.hypot(sigma, common), np.exp(total), rtol=1e-12)
+    np.testing.assert_allclose(common / sigma, np.exp(mean + spread * z), rtol=1e-12)
+
+
 def test_models_of_one_structure_differ_in_data_alone() -> None:
     runs = _runs()
     moved = runs.frame.assign(loss_code=runs.frame["loss_code"] * 1.1)
