@@ -269,8 +269,11 @@ def _compiled(model: pm.Model) -> Any:
         _last[key] = nutpie.compile_pymc_model(model)
     compiled = _last[key]
     # a law without some terms does not use all
-    used = [data for data in model.data_vars if data.name in compiled.shared_data]
-    return compiled.with_data(**{data.name: data.get_value() for data in used})
+    functions = (compiled.logp_func, compiled.expand_func)
+    used = {shared.name for function in functions for shared in function.get_shared()}
+    values = {data.name: data.get_value() for data in model.data_vars if data.name in used}
+    assert values.keys() == used  # else what is sampled is the swarm before
+    return compiled.with_data(**values)
 
 
 def _with_observed(tree: xr.DataTree, runs: Runs) -> xr.DataTree:

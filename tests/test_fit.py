@@ -151,6 +151,19 @@ def test_the_same_seed_gives_the_same_posterior(small: bm.Runs) -> None:
     assert not np.array_equal(one, three)
 
 
+def test_a_shared_compiled_model_takes_the_data_of_each_swarm(small: bm.Runs) -> None:
+    frame = small.frame
+    losses = [name for name in frame if name.startswith(("loss_", "target_"))]
+    higher = bm.runs_from_frame(frame.assign(**{name: 1.3 * frame[name] for name in losses}))
+    options = {"draws": 20, "tune": 200, "chains": 1, "progressbar": False}
+    levels = [
+        bm.fit(runs, **options).posterior["posterior"]["level"].mean(("chain", "draw"))
+        for runs in (small, higher)
+    ]
+    # a level is known to half a percent or so
+    np.testing.assert_allclose(levels[1] / levels[0], 1.3, rtol=0.02)
+
+
 def test_chains_leave_the_spurious_mode(small: bm.Runs) -> None:
     """With unbounded exponents one domain's b ran off while its x sat on the floor H.
 
