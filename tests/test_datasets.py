@@ -60,8 +60,10 @@ def test_tinyswarm_is_as_designed():
     assert runs.n_runs == 124
     assert (runs.weights.values == 0).any()
     assert np.isfinite(runs.losses.values).all()
-    # nats a byte, below guessing among 256
-    assert (runs.losses.values < np.log(256)).all()
+    # nats a byte: a run that saw every domain beats guessing among 256 on each
+    seen = (runs.weights.values > 0.1).all(axis=1)
+    assert seen.any()
+    assert (runs.losses.values[seen] < np.log(256)).all()
     cell = [f"weight_{domain}" for domain in runs.domains] + ["n_params", "n_tokens"]
     repeats = runs.frame.groupby(cell)["seed"].nunique().reset_index()
     repeated = repeats[repeats["seed"] >= 3]
