@@ -273,7 +273,7 @@ def _compiled(model: pm.Model) -> Any:
     used = {shared.name for function in functions for shared in function.get_shared()}
     values = {data.name: data.get_value() for data in model.data_vars if data.name in used}
     if not used or values.keys() != used:  # what is sampled would be the swarm before
-        raise RuntimeError("nutpie does not name the data as the model does; is it another version?")
+        raise RuntimeError("nutpie does not name the data as the model does: another version?")
     return compiled.with_data(**values)
 
 
