@@ -72,8 +72,8 @@ class Comparison(NamedTuple):
 
 
 COMPARISONS = (
-    Comparison("simulated", bm.ByMixture(5)),
-    Comparison("simulated", bm.LargestScale()),
+    Comparison("tinyswarm", bm.ByMixture(5)),
+    Comparison("tinyswarm", bm.LargestScale()),
     Comparison("mixinglaws_pile3", bm.ByMixture(3)),
     Comparison("slimpajama7", bm.LargestScale(), lambda runs: runs.where("n_params < 8e8")),
     Comparison("slimpajama7", bm.ByMixture(5), lambda runs: runs.where("n_params < 8e8")),
@@ -84,7 +84,7 @@ COMPARISONS = (
 
 def read(swarm: str, shared: Path) -> bm.Runs:
     """A swarm: the bundled one, or one of the shared folder."""
-    if swarm == "simulated":
+    if swarm == "tinyswarm":
         return bm.load_dataset(swarm)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", bm.RunsWarning)

@@ -5,11 +5,13 @@ import pandas as pd
 import pytest
 from scipy.integrate import quad
 from scipy.special import logsumexp
-from scipy.stats import multivariate_t, norm
+from scipy.stats import multivariate_t, norm, t
 from synthetic import fit_of, parameters, swarm
 
 import bayesmix as bm
+from bayesmix import discrepancy
 from bayesmix.fit import fitted_losses
+from bayesmix.noise import UNSEEN
 from bayesmix.stacking import run_log_likelihood
 
 DOMAINS = ("web", "code")
@@ -46,7 +48,7 @@ def test_the_integral_over_the_run_effect(fit):
     posterior = fit.posterior["posterior"].to_dataset()
     observed = np.log(fit.runs.losses.values)
     law = np.log(fitted_losses(fit).values)
-    cell = bm.discrepancy.scales(fit.runs).row_cell
+    cell = discrepancy.scales(fit.runs).row_cell
     for chain, draw, run in ((0, 0, 0), (1, 3, 4), (3, 9, 5)):
         p = posterior.isel(chain=chain, draw=draw)
         rows = np.flatnonzero(fit.runs.run_ids.values == values["run"].values[run])
@@ -67,6 +69,33 @@ def test_the_integral_over_the_run_effect(fit):
 
         exact = quad(density, -8, 8, limit=400, points=[-3, -1, 0, 1, 3], epsabs=0, epsrel=1e-9)[0]
         assert values.values[chain, draw, run] == pytest.approx(np.log(exact), abs=1e-6)
+
+
+def test_the_integral_where_a_domain_was_left_out():
+    """Its noise has degrees of freedom of its own, and the doubt about a weight of 0."""
+    frame = swarm(DOMAINS, n_runs=8).frame
+    frame.loc[2, ["weight_web", "weight_code"]] = [0.0, 1.0]
+    frame.loc[2, ["loss_web", "loss_code"]] = [7.6, 2.86]  # near the law's
+    runs = bm.runs_from_frame(frame, weight_resolution=0.0)
+    draws = parameters(DOMAINS, n_draws=8, spread=0.01)
+    draws["common"] = np.full((8, 2), 0.01)
+    draws["sigma_weight"] = np.random.default_rng(3).uniform(0.01, 0.03, (8, 2))
+    draws["dof"], draws["dof_unseen"] = np.full(8, 9.0), np.full(8, 2.5)
+    fit = fit_of(draws, runs, chains=1)
+    values = run_log_likelihood(fit)
+    row = int(np.flatnonzero(runs.weights.values[:, 0] == 0)[0])
+    at = list(values["run"].values).index(runs.run_ids.values[row])
+    error = np.log(runs.losses.values[row]) - np.log(fitted_losses(fit).values[0, :, row])
+    for s in (0, 5):
+        scale = draws["sigma"][s].copy()
+        scale[0] = np.hypot(scale[0], draws["sigma_weight"][s, 0] * UNSEEN)
+
+        def density(f, s=s, scale=scale):
+            left = (error[s] - 0.01 * f) / scale
+            return norm.pdf(f) * (t.pdf(left, [2.5, 9.0]) / scale).prod()
+
+        exact = quad(density, -8, 8, limit=400, points=[-3, -1, 0, 1, 3], epsabs=0, epsrel=1e-9)[0]
+        assert values.values[0, s, at] == pytest.approx(np.log(exact), abs=1e-6)
 
 
 def test_loo_against_leaving_each_run_out():
@@ -111,16 +140,16 @@ def test_stack_weighs_the_better_law(rivals):
 
 def test_stack_predicts_by_weight(rivals):
     stack = bm.stack(rivals)
-    half = bm.stacking.Stack(stack.fits, stack.table.assign(weight=0.5), stack.pareto_k)
+    half = bm.Stack(stack.fits, stack.table.assign(weight=0.5), stack.pareto_k)
     equal = dict.fromkeys(DOMAINS, 0.5)
     mixed = half.predict(equal, n_params=1e8, n_tokens=2e9, seed=1)
     assert mixed.draws.sizes["draw"] == 400
     alone = [fit.predict(equal, n_params=1e8, n_tokens=2e9, seed=1) for fit in rivals.values()]
     means = [part.draws["expected"].mean("draw").values for part in alone]
     np.testing.assert_allclose(mixed.draws["expected"].mean("draw"), np.mean(means, axis=0))
-    uneven = bm.stacking.Stack(stack.fits, stack.table.assign(weight=[0.75, 0.25]), stack.pareto_k)
+    uneven = bm.Stack(stack.fits, stack.table.assign(weight=[0.75, 0.25]), stack.pareto_k)
     assert uneven.predict(equal, 1e8, 2e9).draws.sizes["draw"] == 200 + 67
-    one = bm.stacking.Stack(stack.fits, stack.table.assign(weight=[1.0, 0.0]), stack.pareto_k)
+    one = bm.Stack(stack.fits, stack.table.assign(weight=[1.0, 0.0]), stack.pareto_k)
     drawn = one.predict(equal, 1e8, 2e9, seed=1).draws["loss"].values
     np.testing.assert_array_equal(drawn, alone[1].draws["loss"].values)
 
