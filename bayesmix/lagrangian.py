@@ -80,6 +80,7 @@ def minimise_within(
     multipliers: np.ndarray | float = 0.0,
     tolerance: float = 1e-7,
     max_steps: int = 300,
+    rounds: int = _ROUNDS,
 ) -> Constrained:
     """Local minima of many problems over a set of mixtures, side by side.
 
@@ -91,10 +92,12 @@ def minimise_within(
     allowed : FeasibleSet
     weights : array, shape (P, ...)
         p' of the first round; of size 0 where the target has no corners.
-    multipliers : array, shape (J,)
-        mu of the first round, for every problem: those of a problem alike.
+    multipliers : array, shape (J,) or (P, J)
+        mu of the first round, of all problems or of each.
     tolerance, max_steps
         As in `optimise.minimise`, in each round.
+    rounds : int
+        At most so many.
 
     Returns
     -------
@@ -110,7 +113,7 @@ def minimise_within(
     going = np.arange(len(points))
     steepness = _FIRST
     only = not mu.shape[1] and not weights.size  # nothing to go round for
-    for turn in range(_ROUNDS):
+    for turn in range(rounds):
         width = _WIDTHS[min(turn, len(_WIDTHS) - 1)]
 
         def function(

@@ -6,13 +6,16 @@ from bayesmix.feasible import FeasibleSet
 from bayesmix.kinks import settle
 from bayesmix.lagrangian import Constrained, minimise_within
 from bayesmix.objective import Problem, draws_target, first_weights, risk_target
-from bayesmix.optimise import Minima, project
+from bayesmix.optimise import Minima, project, residual
+from bayesmix.penalised import settle_within
 from bayesmix.risk import Mean, Risk, scale
 
 _SEARCH_DRAWS = 200  # of the search from many starts; the polish takes all draws
 _RANDOM_STARTS = 16
 _POLISHED = 4  # of the search's ends
 _TIE = 1e-9  # nats
+_SEARCH_ROUNDS = 5
+_PRICED_ROUNDS = 2  # of multipliers, where what they leave is settled afterwards
 _FEASIBLE = 1e-8
 _BASIN = 1e-2  # ends closer than this in every weight are one
 
@@ -53,20 +56,24 @@ def mean_optimum(
             "the objective is infinite at every mixture that the bounds allow: this law has no "
             "finite loss for a domain without tokens; give it an upper bound above 0"
         )
-    ends = minimise_within(
+    # the kinks of few draws are steep: what lies between them is for the polish
+    searched = minimise_within(
         risk_target(few, Mean()),
         starts,
         allowed,
         first_weights(few, Mean(), len(starts)),
         tolerance=1e-5,
         max_steps=150,
-    ).minima
+        rounds=_SEARCH_ROUNDS,
+    )
+    ends = searched.minima
     distinct: list[int] = []
     for end in np.argsort(ends.values):
         if all(_apart(ends.points[end], ends.points[other]) for other in distinct):
             distinct.append(int(end))
-    candidates = ends.points[distinct[:_POLISHED]]
-    best, first = risk_optimum(of, Mean(), candidates, allowed)
+    kept = distinct[:_POLISHED]
+    candidates = ends.points[kept]
+    best, first = risk_optimum(of, Mean(), candidates, allowed, prices=searched.multipliers[kept])
     agreed = sum(not _apart(candidates[first], end) for end in ends.points)
     return best, len(starts), agreed
 
@@ -77,6 +84,7 @@ def risk_optimum(
     starts: np.ndarray,
     allowed: FeasibleSet,
     less: np.ndarray | float = 0.0,
+    prices: np.ndarray | float = 0.0,
 ) -> tuple[Constrained, int]:
     """The mixture that minimises a measure of risk, from a few starts.
 
@@ -88,6 +96,8 @@ def risk_optimum(
     allowed : FeasibleSet
     less : array, shape (S,)
         What the measure takes the draws relative to.
+    prices : array, shape (P, J)
+        Multipliers to start from.
 
     Returns
     -------
@@ -98,7 +108,8 @@ def risk_optimum(
     """
     near = of.values(starts[:1])[:, 0] - less
     target = risk_target(of, risk, scale(risk, near), less)
-    ends = minimise_within(target, starts, allowed, first_weights(of, risk, len(starts)))
+    weights = first_weights(of, risk, len(starts))
+    ends = minimise_within(target, starts, allowed, weights, multipliers=prices)
     values = ends.minima.values
     first = int(np.argmax(values <= values.min() + _TIE))
     return ends.one(first), first
@@ -117,7 +128,15 @@ def draw_optima(
     """
     every = np.arange(of.n_draws)
     inner = inside(starts, allowed)
-    best = _minimise(of, every, inner[0], allowed, multipliers)
+    priced = bool(allowed.names) and not of.worst and allowed.l1_reference is None
+    options = {"rounds": _PRICED_ROUNDS} if priced else {}
+    first = _minimise(of, every, inner[0], allowed, multipliers, **options)
+    best = first.minima
+    if priced:
+        settle_within(of, best, first.multipliers, allowed)
+    failed = np.flatnonzero(allowed.violation(best.points) > _FEASIBLE)
+    best.values[failed] = np.inf
+    _improve(best, of, failed, inner[0], allowed)
     # rounds of multipliers cost more than the other starts are worth
     if not _is_hard(of, allowed):
         for start in inner[1:]:
@@ -126,7 +145,13 @@ def draw_optima(
     starts = starts[allowed.violation(starts) <= _FEASIBLE]
     for start, values in zip(starts, of.values(starts).T, strict=True):
         # a start on the boundary can be better than all that was reached from inside
-        _improve(best, of, np.flatnonzero(values < best.values - _TIE), start, allowed)
+        better = np.flatnonzero(values < best.values - _TIE)
+        _improve(best, of, better, start, allowed)
+        lost = better[np.isinf(best.values[better])]
+        if lost.size:  # no search from anywhere ended inside
+            best.points[lost], best.values[lost] = start, values[lost]
+            slopes = of.subset(lost).at(best.points[lost])[1]
+            best.residuals[lost] = residual(best.points[lost], slopes, allowed.lower, allowed.upper)
     if not _is_hard(of, allowed):
         settle(of, best, allowed.lower, allowed.upper)
     return best
@@ -142,7 +167,8 @@ def _minimise(
     start: np.ndarray,
     allowed: FeasibleSet,
     multipliers: np.ndarray | float = 0.0,
-) -> Minima:
+    **options: int,
+) -> Constrained:
     """Minimise some draws' objectives from one start."""
     these = of if draws.size == of.n_draws else of.subset(draws)
     starts = np.tile(start, (draws.size, 1))
@@ -152,7 +178,8 @@ def _minimise(
         allowed,
         first_weights(these, None, draws.size),
         multipliers=multipliers,
-    ).minima
+        **options,
+    )
 
 
 def _improve(
@@ -161,7 +188,8 @@ def _improve(
     """Minimise some draws from a start, and keep in `best` what is better."""
     if not draws.size:
         return
-    found = _minimise(of, draws, start, allowed)
+    found = _minimise(of, draws, start, allowed).minima
+    found.values[allowed.violation(found.points) > _FEASIBLE] = np.inf
     better = found.values < best.values[draws]
     for kept, new in zip(best, found, strict=True):
         kept[draws[better]] = new[better]

@@ -193,7 +193,9 @@ def predict_at(
     scale, dof = scale_and_dof(draws, doubt)
     noise = rng.standard_t(dof)
     run = draws["common"][:, None, :] * rng.normal(size=expected.shape[:2])[:, :, None]
-    loss = expected * np.exp(run + scale * noise)
+    # a t variable of few degrees of freedom can be beyond what exp takes: then infinite
+    with np.errstate(over="ignore"):
+        loss = expected * np.exp(run + scale * noise)
     return Prediction(
         xr.Dataset(
             {

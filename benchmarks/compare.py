@@ -126,10 +126,12 @@ def main() -> None:
     parser.add_argument("--swarms", nargs="+", default=[c.swarm for c in COMPARISONS])
     parser.add_argument("--splits", nargs="+", default=[c.split.name for c in COMPARISONS])
     parser.add_argument("--bootstrap", type=int, default=0)
-    parser.add_argument("--draws", type=int, default=1000)
+    parser.add_argument("--draws", type=int, default=1000, help="and as many of warm-up")
+    parser.add_argument("--chains", type=int, default=4)
     parser.add_argument("--cache", type=Path, default=FOLDER / ".compare-cache")
     arguments = parser.parse_args()
     options = {"bootstrap": arguments.bootstrap, "draws": arguments.draws}
+    options |= {"tune": arguments.draws, "chains": arguments.chains}
     for of in COMPARISONS:
         if of.swarm not in arguments.swarms or of.split.name not in arguments.splits:
             continue

@@ -1,0 +1,109 @@
+"""Every draw's objective with its constraints as prices, so that kinks can be settled under them.
+
+The method of multipliers (`lagrangian`) stalls where a draw's optimum rests on a kink of the law.
+`settle_within` goes on from there: it minimises along the kinks (`kinks`) what the constraints
+make of the objective, ``f + sum_j (max(0, mu_j + r c_j)^2 - mu_j^2) / 2r``, and moves the prices
+mu until they hold.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from bayesmix.feasible import FeasibleSet
+from bayesmix.kinks import settle
+from bayesmix.objective import Problem
+from bayesmix.optimise import Minima, minimise, residual
+
+_STEEPNESS = 100.0  # r, in nats per squared unit of the constraint
+_ROUNDS = 20
+_STEPS = 300  # of gradients in a round
+_MET = 1e-9  # a breach that is left
+_SETTLED = 1e-7
+
+
+@dataclass(frozen=True, kw_only=True)
+class Penalised(Problem):
+    """A problem with what breaking constraints costs.
+
+    Attributes
+    ----------
+    allowed : FeasibleSet
+        Without an L1 distance, whose penalty has corners.
+    multipliers : array, shape (S, J)
+        mu, nats per unit of each constraint.
+    steepness : float
+    """
+
+    allowed: FeasibleSet
+    multipliers: np.ndarray
+    steepness: float = _STEEPNESS
+
+    def subset(self, draws: np.ndarray) -> "Penalised":
+        """The same under some of the draws."""
+        return replace(
+            self,
+            parameters=tuple(values[draws] for values in self.parameters),
+            objective=self.objective[draws],
+            multipliers=self.multipliers[draws],
+        )
+
+    def at(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Value (S,) and gradient (S, K), every draw at a mixture of its own (S, K)."""
+        value, gradient = super().at(points)
+        active = self.active(points)
+        value = value + (active**2 - self.multipliers**2).sum(axis=1) / (2 * self.steepness)
+        return value, gradient + self.allowed.pull(points, active)
+
+    def of_rows(self, points: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """`at` of the draws in `rows`, as `minimise` calls it."""
+        return self.subset(rows).at(points)
+
+    def active(self, points: np.ndarray) -> np.ndarray:
+        """The multipliers of the next round, shape (S, J)."""
+        return np.maximum(self.multipliers + self.steepness * self.allowed.excess(points), 0)
+
+
+def settle_within(of: Problem, best: Minima, multipliers: np.ndarray, allowed: FeasibleSet) -> None:
+    """Improve, in place, the draws' optima under constraints at which the rounds stalled.
+
+    Parameters
+    ----------
+    of : Problem
+        Of a sum, not of the worst domain.
+    best : Minima
+        One point a draw.
+    multipliers : array, shape (S, J)
+        Shadow prices there.
+    allowed : FeasibleSet
+        Without an L1 distance.
+    """
+    parts = {name: getattr(of, name) for name in Problem.__dataclass_fields__}
+    every = Penalised(**parts, allowed=allowed, multipliers=multipliers)
+    breach = allowed.excess(best.points)
+    going = np.flatnonzero((best.residuals > _SETTLED) | (breach > _MET).any(axis=1))
+    for turn in range(_ROUNDS):
+        if not going.size:
+            return
+        these = every.subset(going)
+        if turn:
+            # new prices: to the next kink by gradients
+            found = minimise(
+                these.of_rows,
+                best.points[going],
+                allowed.lower,
+                allowed.upper,
+                max_steps=_STEPS,
+            )
+        else:
+            points = best.points[going]
+            value, slope = these.at(points)
+            left = residual(points, slope, allowed.lower, allowed.upper)
+            found = Minima(points, value, left)
+        settle(these, found, allowed.lower, allowed.upper)
+        change = np.maximum(allowed.excess(found.points), -these.multipliers / these.steepness)
+        every.multipliers[going] = these.active(found.points)
+        best.points[going] = found.points
+        best.values[going] = of.subset(going).at(found.points)[0]
+        best.residuals[going] = found.residuals
+        going = going[(abs(change) > _MET).any(axis=1)]
