@@ -15,7 +15,7 @@ _RANDOM_STARTS = 16
 _POLISHED = 4  # of the search's ends
 _TIE = 1e-9  # nats
 _SEARCH_ROUNDS = 5
-_PRICED_ROUNDS = 2  # of multipliers, where what they leave is settled afterwards
+_PRICED_ROUNDS = 7  # of multipliers, where what they leave is settled afterwards
 _FEASIBLE = 1e-8
 _BASIN = 1e-2  # ends closer than this in every weight are one
 

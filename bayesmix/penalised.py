@@ -16,8 +16,9 @@ from bayesmix.objective import Problem
 from bayesmix.optimise import Minima, minimise, residual
 
 _STEEPNESS = 100.0  # r, in nats per squared unit of the constraint
-_ROUNDS = 20
-_STEPS = 300  # of gradients in a round
+_ROUNDS = 8
+_STEPS = 100  # of gradients in a round
+_PATIENCE = 2  # rounds after which a draw that no round settles is left
 _MET = 1e-9  # a breach that is left
 _SETTLED = 1e-7
 
@@ -106,4 +107,7 @@ def settle_within(of: Problem, best: Minima, multipliers: np.ndarray, allowed: F
         best.points[going] = found.points
         best.values[going] = of.subset(going).at(found.points)[0]
         best.residuals[going] = found.residuals
-        going = going[(abs(change) > _MET).any(axis=1)]
+        open_ = (abs(change) > _MET).any(axis=1)
+        if turn >= _PATIENCE:
+            open_ &= found.residuals <= _SETTLED
+        going = going[open_]
