@@ -13,6 +13,7 @@ from benchmarks.compare import COMPARISONS, LAWS, RUNS, SCORES
 README = Path(__file__).parent.parent / "README.md"
 BEGIN, END = "<!-- table:compare -->", "<!-- end of table:compare -->"
 ORDER = ["transfer", "regression", "quantization", *LAWS]
+MOST = 1000  # percent, above which a law has run away
 SPLITS = {
     "mixture": "unseen mixtures",
     "largest-scale": "largest size",
@@ -34,7 +35,9 @@ def beaten(errors: pd.DataFrame, score: str = "mre_pos") -> tuple[str, list[str]
 
 def shown(value: float, digits: int = 2) -> str:
     """A number, or a dash where the law leaves cells blank."""
-    return f"{value:.{digits}f}" if np.isfinite(value) else "–"
+    if not np.isfinite(value):
+        return "–"
+    return f"{value:.{digits}f}" if value < MOST else f"> {MOST}"
 
 
 def markdown(rows: list[list[str]]) -> str:
@@ -63,6 +66,7 @@ def tables(scores: pd.DataFrame, errors: pd.DataFrame) -> str:
         line = by_key.loc[(*key, law)]
         best, ties = winners[key]
         text = f"{shown(line['mre_pos'])} / {shown(line['mre'])}"
+        text += "" if line["converged"] else "†"
         return f"**{text}**" if law == best else f"{text} =" if law in ties else text
 
     def interval_cell(law: str, key: tuple[str, str]) -> str:
@@ -83,6 +87,7 @@ def tables(scores: pd.DataFrame, errors: pd.DataFrame) -> str:
     ]
     parts = [
         markdown(found),
+        "† did not converge in some fold, by its own criterion.",
         "Least error over weight > 0, and what ties with it:",
         "\n".join(said),
     ]

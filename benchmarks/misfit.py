@@ -1,0 +1,105 @@
+"""How wrong is the law over scales? Where the priors of the misfit come from.
+
+`python -m benchmarks.misfit [--shared ../shared]` takes swarms of several labs and looks at the
+residuals of the law's point fit, in log loss, component by component:
+medians over the runs of each (N, D), less what noise makes of a median, less their regression on
+(1, log N, log D). What `bayesmix/discrepancy.py` says of their covariance gives *offset_scale* and
+*transient_scale*, variances by non-negative least squares. (How far slopes bend beyond the data
+cannot be had from point fits, whose parameters are off by more.)
+
+A line a swarm goes to `benchmarks/misfit.csv`; blank where a swarm has too few scales to say.
+"""
+
+import argparse
+import os
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy.optimize import nnls
+
+import bayesmix as bm
+from bayesmix.discrepancy import Scales, scales
+from bayesmix.model import components, observed_log_loss
+
+OUT = Path(__file__).with_suffix(".csv")
+
+
+def swarms(data: Path) -> dict[str, bm.Runs]:
+    """Swarms of more than one size, by name."""
+    sizes = {"1m": 128, "60m": 64}
+    frames = []
+    for size, n in sizes.items():
+        frame = bm.read_runs(data / f"regmix_{size}.csv").select(np.arange(n)).frame
+        frames.append(frame.assign(run_id=f"{size}_" + frame["run_id"]))
+    return {
+        "tinyswarm": bm.load_dataset("tinyswarm"),
+        "slimpajama7": bm.read_runs(data / "slimpajama7.csv").where("n_params < 8e8"),
+        "mixinglaws_pile3": bm.read_runs(data / "mixinglaws_pile3.csv"),
+        "regmix": bm.runs_from_frame(pd.concat(frames), source="regmix", weight_resolution=0.0005),
+    }
+
+
+def residuals(fitted: bm.PointFit, runs: bm.Runs) -> np.ndarray:
+    """Log loss less the law's, shape (R, C), where the domain has weight."""
+    named = [*components(runs)]
+    error = observed_log_loss(runs) - np.log(fitted.predict(runs.frame).sel(domain=named).values)
+    n_domains = len(runs.domains)
+    error[:, :n_domains][runs.weights.values == 0] = np.nan
+    return error
+
+
+def medians(error: np.ndarray, cells: Scales) -> tuple[np.ndarray, np.ndarray]:
+    """Median over the rows of each cell, and its sampling variance, both of shape (M, C)."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a cell without a component
+        in_cell = [error[cells.row_cell == m] for m in range(len(cells.log_scale))]
+        centre = np.array([np.nanmedian(x, axis=0) for x in in_cell])
+        spread = [np.nanmedian(abs(x - np.nanmedian(x, axis=0)), axis=0) for x in in_cell]
+    count = np.array([np.isfinite(x).sum(axis=0) for x in in_cell])
+    # of normal noise: the sd is 1.48 median deviations, a median varies pi / 2 times as a mean
+    return centre, np.pi / 2 * (1.4826 * np.array(spread)) ** 2 / np.maximum(count, 1)
+
+
+def offsets(runs: bm.Runs) -> tuple[float, float]:
+    """Scales of the offset of a cell, and of a checkpoint for an e-fold of tokens to go."""
+    cells = scales(runs)
+    left = np.eye(len(cells.log_scale)) - cells.hat(cells.log_scale)
+    centre, variance = medians(residuals(bm.point_fit(runs, "point:transfer"), runs), cells)
+    known = np.isfinite(centre).all(axis=0)
+    found, noise = left @ centre[:, known], np.diag(variance[:, known].mean(axis=1))
+    seen = found @ found.T / known.sum() - left @ noise @ left.T
+    parts = [left @ left.T, left * cells.to_go**2 @ left.T]
+    if np.trace(parts[0]) < 1e-6:
+        return np.nan, np.nan
+    columns = [part.ravel() for part in parts if np.trace(part) > 1e-6]
+    variances = nnls(np.column_stack(columns), seen.ravel())[0]
+    offset, transient = np.sqrt([*variances, np.nan][:2])
+    return float(offset), float(transient)
+
+
+def main() -> None:
+    """Estimate every swarm's, and write and print them."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    shared = os.environ.get("BAYESMIX_SHARED", "../shared")
+    parser.add_argument("--shared", type=Path, default=Path(shared))
+    warnings.simplefilter("ignore", bm.RunsWarning)
+    lines = []
+    for name, runs in swarms(parser.parse_args().shared / "data").items():
+        late = runs.checkpoints("late")
+        offset, transient = offsets(late)
+        lines.append(
+            {
+                "swarm": name,
+                "scales": len(scales(late).log_scale),
+                "offset_scale": offset,
+                "transient_scale": transient,
+            }
+        )
+        print(lines[-1], flush=True)
+    pd.DataFrame(lines).round(5).to_csv(OUT, index=False)
+
+
+if __name__ == "__main__":
+    main()
