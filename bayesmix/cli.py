@@ -4,9 +4,8 @@ Exit codes: 0 done; 2 bad input, nothing written; 3 (`fit`, `evaluate`, `demo`) 
 sampler's diagnostics failed; 130 interrupted, nothing written.
 """
 
-import math
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from typer.exceptions import TyperException
 
+from bayesmix._cli_data import data, import_
 from bayesmix._console import (
     BadInputError,
     check_folder,
@@ -21,6 +21,17 @@ from bayesmix._console import (
     complain,
     interruptible,
     plain_warnings,
+)
+from bayesmix._options import (
+    ConstraintsFile,
+    FitFile,
+    Horizon,
+    MaybeHorizon,
+    MaybeSize,
+    ObjectiveFile,
+    Size,
+    probability,
+    show_table,
 )
 
 # what is slow to import is imported inside the commands
@@ -36,48 +47,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-data = typer.Typer(help="Swarms: bundled, and published by others.")
 app.add_typer(data, name="data")
-
-
-def _positive(text: str) -> float:
-    value = _number(text)
-    if not (value > 0 and math.isfinite(value)):
-        raise typer.BadParameter(f"{text!r} is not a positive number, such as 7e9")
-    return value
-
-
-def _probability(text: str) -> float:
-    value = _number(text)
-    if not 0 < value < 1:
-        raise typer.BadParameter(f"{text!r} is not between 0 and 1")
-    return value
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
-
-
-Size = Annotated[float, typer.Option(parser=_positive, metavar="N", help="Parameters: 7e9.")]
-Horizon = Annotated[float, typer.Option(parser=_positive, metavar="D", help="Tokens: 1.4e11.")]
-MaybeSize = Annotated[
-    float | None, typer.Option(parser=_positive, metavar="N", help="Parameters: 7e9.")
-]
-MaybeHorizon = Annotated[
-    float | None, typer.Option(parser=_positive, metavar="D", help="Tokens: 1.4e11.")
-]
-FitFile = Annotated[Path, typer.Argument(metavar="FIT.nc", help="What `bayesmix fit` wrote.")]
-ObjectiveFile = Annotated[
-    Path | None,
-    typer.Option(help="Weights of losses: .json or .toml {name: weight}, or .csv name,weight."),
-]
-ConstraintsFile = Annotated[
-    Path | None,
-    typer.Option(help="TOML: [bounds], [fixed], [groups.NAME], [token_budget], [kl], [l1]."),
-]
+app.command("import")(import_)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -202,7 +173,7 @@ def predict(
     n_params: MaybeSize = None,
     n_tokens: MaybeHorizon = None,
     prob: Annotated[
-        float, typer.Option(parser=_probability, metavar="P", help="Of the intervals.")
+        float, typer.Option(parser=probability, metavar="P", help="Of the intervals.")
     ] = 0.9,
     no_discrepancy: Annotated[
         bool, typer.Option("--no-discrepancy", help="Leave out the law's own misfit.")
@@ -330,7 +301,7 @@ def design(
     else:
         with atomic_path(out) as temporary:
             made.table.to_csv(temporary, index=False)
-    _show_table(
+    show_table(
         ["buy", "candidate", "N", "D", "FLOPs", "saved so far, nats", "standard error"],
         [
             [i + 1, getattr(run, "run_id", run.candidate), f"{run.n_params:.3g}",
@@ -340,38 +311,6 @@ def design(
         ],
     )  # fmt: skip
     typer.echo(f"{made.stopping}\nwrote {out}")
-
-
-@app.command("import")
-def import_(
-    kind: Annotated[
-        str, typer.Argument(metavar="FORMAT", help="regmix, paper, olmix or mixinglaws.")
-    ],
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...")],
-    out: Annotated[Path, typer.Option(help="The swarm, .csv or .parquet.")],
-    n_params: MaybeSize = None,
-    n_tokens: MaybeHorizon = None,
-    domains: Annotated[
-        str | None, typer.Option(metavar="A,B,...", help="Domains that the files do not name.")
-    ] = None,
-    prefix: Annotated[str | None, typer.Option(help="Put before every run's name.")] = None,
-) -> None:
-    """Turn another project's tables into a swarm that `bayesmix fit` reads."""
-    _check_table(out, *files)
-    from bayesmix.readers import import_runs
-    from bayesmix.runs import write_runs
-
-    with plain_warnings():
-        swarm = import_runs(
-            kind,
-            files,
-            n_params=n_params,
-            n_tokens=n_tokens,
-            domains=None if domains is None else [name.strip() for name in domains.split(",")],
-            prefix=prefix,
-        )
-    write_runs(swarm, out)
-    typer.echo(f"{swarm!r}\nwrote {out}")
 
 
 @app.command()
@@ -475,44 +414,6 @@ def demo(
     return 0 if made.diagnosis.passed else NOT_CONVERGED
 
 
-@data.command("list")
-def list_() -> None:
-    """List the swarms."""
-    from bayesmix.datasets import list_datasets
-
-    # licences, too long for a column, come with the download
-    listed = list_datasets()[["name", "source", "runs", "domains", "description"]]
-    _show_table(listed.columns, listed.to_numpy())
-
-
-@data.command("fetch")
-def fetch_(
-    name: Annotated[str, typer.Argument(help="A published swarm, as `bayesmix data list` says.")],
-    out: Annotated[
-        Path | None, typer.Option(help="The swarm, .csv or .parquet; NAME.csv by default.")
-    ] = None,
-) -> None:
-    """Download a published swarm, after its licence and citation, and write it as a table."""
-    from bayesmix.datasets import fetch_dataset
-    from bayesmix.published import PUBLISHED
-    from bayesmix.runs import write_runs
-
-    if name not in PUBLISHED:
-        raise BadInputError(f"unknown dataset {name!r}; published: {', '.join(PUBLISHED)}")
-    path = out or Path(f"{name}.csv")
-    _check_table(path)
-    with plain_warnings():
-        swarm = fetch_dataset(name, say=typer.echo)
-    write_runs(swarm, path)
-    typer.echo(f"{swarm!r}\nwrote {path}")
-
-
-def _check_table(out: Path, *inputs: Path) -> None:
-    check_out(out, *inputs)
-    if out.suffix.lower() not in (".csv", ".parquet", ".pq"):
-        raise BadInputError(f"{out}: runs are written to .csv or .parquet files")
-
-
 def _is_bad_input(error: ValueError) -> bool:
     from bayesmix.fit import FitFileError
     from bayesmix.runs import RunsError
@@ -545,7 +446,7 @@ def _warn_of_diagnostics(fitted: "Fit", path: Path) -> None:
 
 def _show_recommendation(chosen: "Recommendation") -> None:
     """Print the weights beside how far the draws' own optima spread."""
-    _show_table(
+    show_table(
         ["domain", "weight", "optima of the draws, 90% equal-tailed", "at bound"],
         [
             [row.domain, f"{row.weight:.3f}", f"{row.optima_lower:.3f} to {row.optima_upper:.3f}",
@@ -553,13 +454,3 @@ def _show_recommendation(chosen: "Recommendation") -> None:
             for row in chosen.table().itertuples()
         ],
     )  # fmt: skip
-
-
-def _show_table(header: Iterable[object], rows: Iterable[Iterable[object]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(*map(str, header))
-    for row in rows:
-        table.add_row(*map(str, row))
-    Console().print(table)
