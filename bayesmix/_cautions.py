@@ -8,6 +8,7 @@ from scipy.spatial.distance import cdist
 
 from bayesmix.fit import Fit
 
+FEASIBLE = 1e-8  # breach of a constraint, units of weight or nats
 TOLERANCE = 1e-6  # on the KKT residual, nats per unit of weight
 _HAIR = 1e-9  # a size this close to the range that was fitted is in it
 _NOTABLE = 1e-3  # outside the weights tried by less than this goes unsaid
@@ -83,4 +84,7 @@ def unfinished(convergence: Mapping[str, float]) -> list[str]:
             f"Only {convergence['draws_converged']:.0%} of the draws' optima were found to a KKT "
             f"residual of {TOLERANCE:g}: the others rest on kinks of the law."
         )
+    breach = max(convergence["violation"], convergence["draws_violation"])
+    if breach > FEASIBLE:
+        said.append(f"A constraint is broken by {breach:.1g} (allowed: {FEASIBLE:g}).")
     return said

@@ -162,7 +162,7 @@ def fit(
     runs : Runs
         The swarm.
     law : str
-        ``transfer`` (default), ``regression`` or ``quantization``; see `bayesmix.law.LAWS`.
+        ``transfer`` (default), ``regression`` or ``quantization``; see README.
     priors : mapping, optional
         Replacements for `default_priors`, by name.
     checkpoints : str

@@ -21,7 +21,7 @@ from bayesmix.discrepancy import scales
 from bayesmix.priors import EXPONENT_MAX, Prior, default_priors, replace_priors
 from bayesmix.runs import Runs
 
-MODEL_VERSION = 4
+MODEL_VERSION = 5
 
 
 @dataclass(frozen=True)
@@ -305,7 +305,8 @@ def _likelihood(runs: Runs, loss, offset, prior, usable: np.ndarray):
     """Student-t noise in log loss, and an effect of the run that its components share.
 
     The effects of a run and component are integrated out, see `noise.py`; what all components of
-    a run share is Gaussian, ``common_i f_run``, and sampled.
+    a run share is Gaussian, ``common_i f_run``, and sampled. Left free, the f would take on whatever
+    the law does not fit, at no cost in t noise: so they have no trend over scales and mixtures.
     """
 
     def scale_of(prefix, *, informed):
@@ -330,7 +331,9 @@ def _likelihood(runs: Runs, loss, offset, prior, usable: np.ndarray):
     if np.diff(cells.run_start).max() > 1:
         rho = phi + (1 - phi) * pm.math.sigmoid(prior["checkpoint_correlation"].rv("rho_logit"))
         rho = pm.Deterministic("rho", rho)
+    trend = _data("run_trend", run_trend(runs))
     effect = pm.Normal("run_z", dims="run")
+    effect -= pt.dot(trend, pt.dot(trend.T, effect))
     dof = pt.stack([prior[name].rv(name) for name in ("dof", "dof_unseen")])
     seen = [_data(f"cells_{i}", array) for i, array in enumerate(cells.arrays)]
     sizes = [
@@ -342,6 +345,17 @@ def _likelihood(runs: Runs, loss, offset, prior, usable: np.ndarray):
         loss, offset, sigma, kappa, common, effect, dof, rho, phi, seen, sizes
     )
     pm.Potential("log_likelihood", likelihood)
+
+
+def run_trend(runs: Runs) -> np.ndarray:
+    """Orthonormal basis of 1, log N, log D and the weights over the runs, shape (runs, rank)."""
+    run = np.unique(runs.run_ids.values, return_inverse=True)[1]
+    logs = np.log(np.column_stack([runs.n_params.values, runs.n_tokens.values]))
+    each = np.column_stack([logs, runs.weights.values])
+    of_run = np.array([each[run == r].mean(axis=0) for r in range(run.max() + 1)])
+    centred = of_run - of_run.mean(axis=0)
+    left, size, _ = np.linalg.svd(np.column_stack([np.ones(len(centred)), centred]), False)
+    return left[:, size > 1e-6 * size[0]]
 
 
 def repeats(runs: Runs) -> np.ndarray:

@@ -6,7 +6,7 @@ from bayesmix.feasible import FeasibleSet
 from bayesmix.kinks import settle
 from bayesmix.lagrangian import Constrained, minimise_within
 from bayesmix.objective import Problem, draws_target, first_weights, risk_target
-from bayesmix.optimise import Minima, project, residual
+from bayesmix.optimise import Minima, project
 from bayesmix.penalised import settle_within
 from bayesmix.risk import Mean, Risk, scale
 
@@ -68,7 +68,10 @@ def mean_optimum(
     )
     ends = searched.minima
     distinct: list[int] = []
-    for end in np.argsort(ends.values):
+    ranked = ends.values
+    if allowed.l1_reference is None:  # what a breach that is left would cost
+        ranked = ranked + (searched.multipliers * allowed.excess(ends.points)).sum(axis=1)
+    for end in np.argsort(ranked):
         if all(_apart(ends.points[end], ends.points[other]) for other in distinct):
             distinct.append(int(end))
     kept = distinct[:_POLISHED]
@@ -147,11 +150,13 @@ def draw_optima(
         # a start on the boundary can be better than all that was reached from inside
         better = np.flatnonzero(values < best.values - _TIE)
         _improve(best, of, better, start, allowed)
-        lost = better[np.isinf(best.values[better])]
-        if lost.size:  # no search from anywhere ended inside
-            best.points[lost], best.values[lost] = start, values[lost]
-            slopes = of.subset(lost).at(best.points[lost])[1]
-            best.residuals[lost] = residual(best.points[lost], slopes, allowed.lower, allowed.upper)
+        lost = better[values[better] < best.values[better] - _TIE]
+        # no search ended as low within the set: the start itself, which is no optimum
+        best.points[lost], best.values[lost], best.residuals[lost] = start, values[lost], np.inf
+    left = np.flatnonzero(np.isinf(best.values))
+    if left.size:  # nor is a start feasible
+        best.values[left] = np.diagonal(of.subset(left).values(best.points[left]))
+        best.residuals[left] = np.inf
     if not _is_hard(of, allowed):
         settle(of, best, allowed.lower, allowed.upper)
     return best

@@ -25,7 +25,7 @@ _SETTLED = 1e-7
 
 @dataclass(frozen=True, kw_only=True)
 class Penalised(Problem):
-    """A problem with what breaking constraints costs.
+    """A problem whose `at` has what breaking constraints costs; its `values` have not.
 
     Attributes
     ----------
@@ -80,9 +80,9 @@ def settle_within(of: Problem, best: Minima, multipliers: np.ndarray, allowed: F
         Without an L1 distance.
     """
     parts = {name: getattr(of, name) for name in Problem.__dataclass_fields__}
-    every = Penalised(**parts, allowed=allowed, multipliers=multipliers)
-    breach = allowed.excess(best.points)
-    going = np.flatnonzero((best.residuals > _SETTLED) | (breach > _MET).any(axis=1))
+    every = Penalised(**parts, allowed=allowed, multipliers=multipliers.copy())
+    slack = np.maximum(allowed.excess(best.points), -multipliers / _STEEPNESS)
+    going = np.flatnonzero((best.residuals > _SETTLED) | (abs(slack) > _MET).any(axis=1))
     for turn in range(_ROUNDS):
         if not going.size:
             return
@@ -108,6 +108,5 @@ def settle_within(of: Problem, best: Minima, multipliers: np.ndarray, allowed: F
         best.values[going] = of.subset(going).at(found.points)[0]
         best.residuals[going] = found.residuals
         open_ = (abs(change) > _MET).any(axis=1)
-        if turn >= _PATIENCE:
-            open_ &= found.residuals <= _SETTLED
-        going = going[open_]
+        unsettled = found.residuals > _SETTLED
+        going = going[open_ & ~unsettled if turn >= _PATIENCE else open_ | unsettled]

@@ -16,6 +16,7 @@ from bayesmix.runs import Runs, floor_weights
 
 MEAN = "mean"
 # draws x rows x components held at once: about 1 GiB with the noise beside it
+_MOST_LOG = 600.0  # of a run's noise in log loss
 _MOST_CELLS = 60_000_000
 
 
@@ -193,9 +194,8 @@ def predict_at(
     scale, dof = scale_and_dof(draws, doubt)
     noise = rng.standard_t(dof)
     run = draws["common"][:, None, :] * rng.normal(size=expected.shape[:2])[:, :, None]
-    # a t variable of few degrees of freedom can be beyond what exp takes: then infinite
-    with np.errstate(over="ignore"):
-        loss = expected * np.exp(run + scale * noise)
+    # a t variable of few degrees of freedom can be beyond what exp takes
+    loss = expected * np.exp(np.minimum(run + scale * noise, _MOST_LOG))
     return Prediction(
         xr.Dataset(
             {

@@ -30,7 +30,7 @@ def prior_fit(
     runs : Runs
         The swarm; every row enters, so choose checkpoints first.
     law : str
-        A name in `bayesmix.law.LAWS`.
+        ``transfer``, ``regression`` or ``quantization``.
     priors : mapping, optional
         Replacements for `bayesmix.priors.default_priors`, by name.
     draws : int

@@ -15,7 +15,7 @@ from scipy.special import expit
 from bayesmix import law as laws
 from bayesmix._design import draw_design, stream
 from bayesmix.discrepancy import scales
-from bayesmix.model import components, law_draws, reference, weight_doubt
+from bayesmix.model import components, law_draws, reference, run_trend, weight_doubt
 from bayesmix.noise import UNSEEN
 from bayesmix.prior_predictive import prior_fit
 from bayesmix.priors import Prior
@@ -388,7 +388,11 @@ def with_noise(design: Runs, losses: np.ndarray, parameters: xr.Dataset, seed: i
         sigma = np.hypot(sigma, parameters["sigma_weight"].values * doubt)
     error = sigma * scale * (np.sqrt(rho) * shared + np.sqrt(1 - rho) * own)
     if "common" in parameters:
-        error += parameters["common"].values * rng.normal(size=(ids.size, 1))[run]
+        effect = rng.normal(size=(ids.size, 1))
+        if "offset" in parameters:  # a swarm as it is fitted: effects have no trend in it
+            trend = run_trend(design)
+            effect -= trend @ (trend.T @ effect)
+        error += parameters["common"].values * effect[run]
     if "offset" in parameters:
         error += parameters["offset"].values[scales(design).row_cell]
     with np.errstate(over="ignore", invalid="ignore"):

@@ -2,7 +2,8 @@
 
 The effect that all components of a run share is sampled with the other parameters, and a run that
 is left out would take its own effect along. So it is integrated out of the likelihood, run by run:
-one dimension, by the trapezoid rule, whose error falls exponentially for a smooth density. What
+one dimension, by the trapezoid rule, whose error falls exponentially for a smooth density; the
+part of it that a trend over runs takes is integrated like the rest, a little too wide. What
 is then left out with a run are all its losses, of every checkpoint and component. What stays in:
 the offsets of its N and D, which other runs share; and where runs repeat a mixture and N, their
 common misfit (``phi``), which each of them is scored without.

@@ -1,4 +1,8 @@
-"""Put the tables of `compare.csv` into the README: `python -m benchmarks.tables`."""
+"""Put results into the README and `docs/calibration.md`: `python -m benchmarks.tables`.
+
+Each table stands between two comments, ``<!-- table:NAME -->`` and ``<!-- end of table:NAME -->``,
+and is made from the CSV files of the studies in this folder.
+"""
 
 import argparse
 from pathlib import Path
@@ -10,8 +14,18 @@ from bayesmix._evaluation import paired_differences
 from bayesmix._files import atomic_path
 from benchmarks.compare import COMPARISONS, LAWS, RUNS, SCORES
 
-README = Path(__file__).parent.parent / "README.md"
-BEGIN, END = "<!-- table:compare -->", "<!-- end of table:compare -->"
+FOLDER = Path(__file__).parent
+README = FOLDER.parent / "README.md"
+CALIBRATION = FOLDER.parent / "docs" / "calibration.md"
+STUDIES = {
+    "slim_mixture": "`slimpajama7`, 122M and 310M: unseen mixtures",
+    "slim_one_size": "`slimpajama7`, 122M alone to",
+    "slim_each_scale": "`slimpajama7`, 122M to 680M, left out:",
+    "mixinglaws_mixture": "`mixinglaws_pile3`: unseen mixtures",
+    "regmix_mixture": "RegMix, 1M and 60M: unseen mixtures",
+    "regmix_scale": "RegMix, 1M to 60M",
+}
+BY_FOLD = ("slim_one_size", "slim_each_scale")
 ORDER = ["transfer", "regression", "quantization", *LAWS]
 MOST = 1000  # percent, above which a law has run away
 SPLITS = {
@@ -100,22 +114,95 @@ def tables(scores: pd.DataFrame, errors: pd.DataFrame) -> str:
     return "\n\n".join(parts)
 
 
+def intervals() -> str:
+    """Held-out intervals with and without the misfit: means over folds."""
+    lines = pd.read_csv(FOLDER / "intervals.csv")
+    lines["fold"] = np.where(lines["study"].isin(BY_FOLD), " " + lines["fold"], "")
+    rows = [["study", "folds", "misfit", "MRE", "MRE, weight > 0", "CRPS", "coverage", "width",
+             "coverage of the mean", "of differences", "worst R-hat"]]  # fmt: skip
+    groups = lines.groupby(["study", "fold", "checkpoints", "discrepancy"], sort=False)
+    for (study, fold, checkpoints, misfit), some in groups:
+        mean = some.mean(numeric_only=True)
+        name = f"{STUDIES[study]}{fold}" + ("" if checkpoints == "late" else f", {checkpoints}")
+        shares = [mean["coverage"], mean["coverage_mean"], mean["coverage_difference"]]
+        covered = [shown(share) for share in shares]
+        rows.append(
+            [name, str(len(some)), "with" if misfit else "without", shown(mean["mre"]),
+             shown(mean["mre_pos"]), shown(mean["crps"], 4), covered[0], shown(mean["width"], 1),
+             *covered[1:], shown(some["r_hat"].max(), 3)]
+        )  # fmt: skip
+    return markdown(rows)
+
+
+def misspecified() -> str:
+    """Coverage under a false law: means and standard errors over swarms."""
+    lines = pd.read_csv(FOLDER / "misspecified.csv")
+    rows = [["truth", "swarms", "misfit", "MRE", "coverage", "width", "coverage of the mean"]]
+    for (truth, misfit), some in lines.groupby(["truth", "discrepancy"]):
+        mean, error = some.mean(numeric_only=True), some["coverage"].sem()
+        rows.append(
+            [str(truth), str(len(some)), "with" if misfit else "without", shown(mean["mre"], 1),
+             f"{shown(mean['coverage'])} ± {shown(error)}", shown(mean["width"], 1),
+             shown(mean["coverage_mean"])]
+        )  # fmt: skip
+    return markdown(rows)
+
+
+def recovery() -> str:
+    """Coverage of true parameters and predictions, with standard errors over swarms."""
+    rows = [["quantity", "swarms", "intervals", "coverage of 90%", "posterior sd / prior sd"]]
+    for line in pd.read_csv(FOLDER / "recovery.csv").itertuples():
+        covered = f"{shown(line.coverage)} ± {shown(line.standard_error)}"
+        rows.append([f"`{line.quantity}`", str(line.swarms), str(line.intervals), covered,
+                     shown(line.sd_ratio)])  # fmt: skip
+    return markdown(rows)
+
+
+def ranks() -> str:
+    """How many quantities have ranks that look uniform."""
+    table = pd.read_csv(FOLDER / "calibration.csv")
+    inside = table["inside_band"].sum()
+    outside = ", ".join(f"`{name}`" for name in table.loc[~table["inside_band"], "quantity"])
+    return (
+        f"{table['swarms'].iloc[0]} swarms: the ECDF of the ranks of {inside} of {len(table)} "
+        f"quantities stays inside the simultaneous 95% band"
+        + (f"; outside: {outside}." if outside else ".")
+    )
+
+
+def compared() -> str:
+    """Laws beside one another."""
+    return tables(pd.read_csv(SCORES), pd.read_csv(RUNS, dtype={"run_id": str}))
+
+
+TABLES = {
+    README: {"compare": compared},
+    CALIBRATION: {
+        "intervals": intervals,
+        "misspecified": misspecified,
+        "recovery": recovery,
+        "ranks": ranks,
+    },
+}
+
+
 def main() -> None:
-    """Write the README again, or with `--check` say whether it is as it should be."""
+    """Write the documents again, or with `--check` say whether they are as they should be."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true")
     check = parser.parse_args().check
-    made = tables(pd.read_csv(SCORES), pd.read_csv(RUNS, dtype={"run_id": str}))
-    text = README.read_text()
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    new = f"{before}{BEGIN}\n\n{made}\n\n{END}{after}"
-    if check and new != text:
-        raise SystemExit(
-            "README.md: the tables are not those of compare.csv; run this without --check"
-        )
-    with atomic_path(README) as temporary:
-        temporary.write_text(new)
+    for path, made in TABLES.items():
+        text = new = path.read_text()
+        for name, table in made.items():
+            begin, end = f"<!-- table:{name} -->", f"<!-- end of table:{name} -->"
+            before, _, rest = new.partition(begin)
+            _, _, after = rest.partition(end)
+            new = f"{before}{begin}\n\n{table()}\n\n{end}{after}"
+        if check and new != text:
+            raise SystemExit(f"{path}: not what the results say; run this without --check")
+        if new != text:
+            with atomic_path(path) as temporary:
+                temporary.write_text(new)
 
 
 if __name__ == "__main__":

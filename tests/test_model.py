@@ -112,8 +112,12 @@ def _log_errors(runs: bm.Runs, law: str, draw: dict[str, np.ndarray]) -> np.ndar
     """Log losses less the law's, the cells' offsets and the effect of each run."""
     error = np.log(np.column_stack([runs.losses.values, runs.target_losses.values]))
     error -= np.log(_fitted(runs, law, draw)) + draw["offset"][scales(runs).row_cell]
-    run = np.unique(runs.run_ids.values, return_inverse=True)[1]
-    return error - draw["common"] * draw["run_z"][run, None]
+    _, first, run = np.unique(runs.run_ids.values, return_index=True, return_inverse=True)
+    # effects of runs are what a regression on scale and mixture leaves
+    mixture, log_n = runs.weights.values[first], np.log(runs.n_params.values[first])
+    regressors = np.column_stack([mixture, log_n - log_n.mean()])
+    slopes = np.linalg.lstsq(regressors, draw["run_z"])[0]
+    return error - draw["common"] * (draw["run_z"] - regressors @ slopes)[run, None]
 
 
 _DIMS = {"E": ["component"], "b": ["domain"], "tau": ["component", "source"]}
@@ -150,6 +154,22 @@ def test_checkpoints_of_a_run_are_a_correlated_multivariate_t() -> None:
                 error[rows, i], shape=draw["sigma"][i] ** 2 * shape, df=float(draw["dof"])
             )
     assert got == pytest.approx(want, rel=1e-10)
+
+
+def test_effects_of_runs_have_no_trend_over_scales_and_mixtures() -> None:
+    frame = _runs(n_runs=12).frame
+    frame["n_tokens"] *= np.random.default_rng(0).uniform(1, 30, len(frame))
+    runs = bm.runs_from_frame(frame)
+    trend = models.run_trend(runs)
+    assert trend.shape == (12, 5)
+    np.testing.assert_allclose(trend.T @ trend, np.eye(5), atol=1e-12)
+    order = np.argsort(runs.run_ids.values)
+    scales_ = np.log([runs.n_params.values[order], runs.n_tokens.values[order]])
+    for known in (np.ones(12), *scales_, *runs.weights.values[order].T):
+        np.testing.assert_allclose(trend @ (trend.T @ known), known, rtol=1e-9)
+    # one size leaves 1, log D and the weights; one run nothing but itself
+    assert models.run_trend(runs.where("n_params < 2e8")).shape == (6, 4)
+    assert models.run_trend(_runs(n_runs=2).where("n_params < 2e8")).shape == (1, 1)
 
 
 def test_runs_that_repeat_a_mixture_and_n_share_its_misfit() -> None:
