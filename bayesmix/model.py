@@ -305,7 +305,7 @@ def _likelihood(runs: Runs, loss, offset, prior, usable: np.ndarray):
     """Student-t noise in log loss, and an effect of the run that its components share.
 
     The effects of a run and component are integrated out, see `noise.py`; what all components of
-    a run share is Gaussian, ``common_i f_run``, and sampled. Left free, the f would take on whatever
+    a run share is Gaussian, ``common_i f_run``, and sampled. Left free, the f would take on what
     the law does not fit, at no cost in t noise: so they have no trend over scales and mixtures.
     """
 

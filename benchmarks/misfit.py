@@ -1,4 +1,4 @@
-"""How wrong is the law over scales? Where the priors of the misfit come from.
+"""How wrong is the law over scales? What its priors are checked against.
 
 `python -m benchmarks.misfit [--shared ../shared]` takes swarms of several labs and looks at the
 residuals of the law's point fit, in log loss, component by component:
@@ -6,6 +6,9 @@ medians over the runs of each (N, D), less what noise makes of a median, less th
 (1, log N, log D). What `bayesmix/discrepancy.py` says of their covariance gives *offset_scale* and
 *transient_scale*, variances by non-negative least squares. (How far slopes bend beyond the data
 cannot be had from point fits, whose parameters are off by more.)
+
+Checkpoints of a run count as if they were independent, and cells of few runs (`mixinglaws_pile3`
+has 3 to 6) keep some noise: these are upper bounds.
 
 A line a swarm goes to `benchmarks/misfit.csv`; blank where a swarm has too few scales to say.
 """
@@ -66,13 +69,13 @@ def offsets(runs: bm.Runs) -> tuple[float, float]:
     """Scales of the offset of a cell, and of a checkpoint for an e-fold of tokens to go."""
     cells = scales(runs)
     left = np.eye(len(cells.log_scale)) - cells.hat(cells.log_scale)
+    parts = [left @ left.T, left * cells.to_go**2 @ left.T]
+    if np.trace(parts[0]) < 1e-6:
+        return np.nan, np.nan
     centre, variance = medians(residuals(bm.point_fit(runs, "point:transfer"), runs), cells)
     known = np.isfinite(centre).all(axis=0)
     found, noise = left @ centre[:, known], np.diag(variance[:, known].mean(axis=1))
     seen = found @ found.T / known.sum() - left @ noise @ left.T
-    parts = [left @ left.T, left * cells.to_go**2 @ left.T]
-    if np.trace(parts[0]) < 1e-6:
-        return np.nan, np.nan
     columns = [part.ravel() for part in parts if np.trace(part) > 1e-6]
     variances = nnls(np.column_stack(columns), seen.ravel())[0]
     offset, transient = np.sqrt([*variances, np.nan][:2])
