@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 import bayesmix as bm
+from bayesmix.model import MODEL_VERSION
 from bayesmix.scores import headline, score_runs
 from bayesmix.splits import ByMixture, ByScale, Fold, LargestScale
 
@@ -102,6 +103,7 @@ def scored(study: str, fold: Fold, checkpoints: str) -> pd.DataFrame:
                 "checkpoints": checkpoints,
                 "fold": fold.name,
                 "runs": held_out.n_runs,
+                "model_version": MODEL_VERSION,
                 "discrepancy": discrepancy,
                 **{name: made[name] for name in SCORES},
                 "r_hat": table["r_hat"].max(),
@@ -130,7 +132,9 @@ def main() -> None:
     ]
     for lines in joblib.Parallel(arguments.jobs, return_as="generator_unordered")(todo):
         print(lines.round(4).to_string(index=False), flush=True)
-        lines.round(5).to_csv(OUT, mode="a", header=not OUT.exists(), index=False)
+        if OUT.exists():
+            lines = pd.concat([pd.read_csv(OUT), lines])
+        lines.round(5).to_csv(OUT, index=False)
     table = pd.read_csv(OUT)
     by = ["study", "checkpoints", "discrepancy"]
     print(table.groupby(by, sort=False)[SCORES].mean().round(3).to_string())
