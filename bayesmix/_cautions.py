@@ -6,9 +6,9 @@ from collections.abc import Mapping
 import numpy as np
 from scipy.spatial.distance import cdist
 
+from bayesmix.feasible import FEASIBLE
 from bayesmix.fit import Fit
 
-FEASIBLE = 1e-8  # breach of a constraint, units of weight or nats
 TOLERANCE = 1e-6  # on the KKT residual, nats per unit of weight
 _HAIR = 1e-9  # a size this close to the range that was fitted is in it
 _NOTABLE = 1e-3  # outside the weights tried by less than this goes unsaid

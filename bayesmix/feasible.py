@@ -21,6 +21,7 @@ from bayesmix.constraints import (
     check,
 )
 
+FEASIBLE = 1e-8  # breach that a mixture may have, units of weight or nats
 _SLACK = 1e-9  # by which a set may miss and still count as met: rounding of the numbers given
 
 

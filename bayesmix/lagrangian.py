@@ -125,8 +125,7 @@ def minimise_within(
         ) -> tuple[np.ndarray, np.ndarray]:
             which = going[rows]
             at = target(space.mixtures(y), which, weights[which], width)
-            active = np.maximum(mu[which] + steepness * space.excess(y), 0)
-            penalty = (active**2 - mu[which] ** 2).sum(axis=1) / (2 * steepness)
+            active, penalty = priced(space.excess(y), mu[which], steepness)
             return at.values + penalty, space.gradient(y, at.gradients, active)
 
         found = minimise(
@@ -152,6 +151,12 @@ def minimise_within(
         going = going[open_]
         steepness = min(steepness * _GROWTH, _MOST)
     return Constrained(Minima(space.mixtures(points), values, left), mu, gaps, slopes)
+
+
+def priced(excess: np.ndarray, mu: np.ndarray, steepness: float) -> tuple[np.ndarray, np.ndarray]:
+    """The multipliers of the next round (P, J), and what breaking the constraints costs (P,)."""
+    active = np.maximum(mu + steepness * excess, 0)
+    return active, (active**2 - mu**2).sum(axis=1) / (2 * steepness)
 
 
 class _Space:

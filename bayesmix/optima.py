@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from bayesmix.feasible import FeasibleSet
+from bayesmix.feasible import FEASIBLE, FeasibleSet
 from bayesmix.kinks import settle
 from bayesmix.lagrangian import Constrained, minimise_within
 from bayesmix.objective import Problem, draws_target, first_weights, risk_target
@@ -16,7 +16,6 @@ _POLISHED = 4  # of the search's ends
 _TIE = 1e-9  # nats
 _SEARCH_ROUNDS = 5
 _PRICED_ROUNDS = 7  # of multipliers, where what they leave is settled afterwards
-_FEASIBLE = 1e-8
 _BASIN = 1e-2  # ends closer than this in every weight are one
 
 
@@ -137,7 +136,7 @@ def draw_optima(
     best = first.minima
     if priced:
         settle_within(of, best, first.multipliers, allowed)
-    failed = np.flatnonzero(allowed.violation(best.points) > _FEASIBLE)
+    failed = np.flatnonzero(allowed.violation(best.points) > FEASIBLE)
     best.values[failed] = np.inf
     _improve(best, of, failed, inner[0], allowed)
     # rounds of multipliers cost more than the other starts are worth
@@ -145,7 +144,7 @@ def draw_optima(
         for start in inner[1:]:
             _improve(best, of, every, start, allowed)
     starts = project(starts, allowed.lower, allowed.upper)
-    starts = starts[allowed.violation(starts) <= _FEASIBLE]
+    starts = starts[allowed.violation(starts) <= FEASIBLE]
     for start, values in zip(starts, of.values(starts).T, strict=True):
         # a start on the boundary can be better than all that was reached from inside
         better = np.flatnonzero(values < best.values - _TIE)
@@ -194,7 +193,7 @@ def _improve(
     if not draws.size:
         return
     found = _minimise(of, draws, start, allowed).minima
-    found.values[allowed.violation(found.points) > _FEASIBLE] = np.inf
+    found.values[allowed.violation(found.points) > FEASIBLE] = np.inf
     better = found.values < best.values[draws]
     for kept, new in zip(best, found, strict=True):
         kept[draws[better]] = new[better]

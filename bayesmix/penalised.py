@@ -12,6 +12,7 @@ import numpy as np
 
 from bayesmix.feasible import FeasibleSet
 from bayesmix.kinks import settle
+from bayesmix.lagrangian import priced
 from bayesmix.objective import Problem
 from bayesmix.optimise import Minima, minimise, residual
 
@@ -33,12 +34,10 @@ class Penalised(Problem):
         Without an L1 distance, whose penalty has corners.
     multipliers : array, shape (S, J)
         mu, nats per unit of each constraint.
-    steepness : float
     """
 
     allowed: FeasibleSet
     multipliers: np.ndarray
-    steepness: float = _STEEPNESS
 
     def subset(self, draws: np.ndarray) -> "Penalised":
         """The same under some of the draws."""
@@ -52,17 +51,16 @@ class Penalised(Problem):
     def at(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Value (S,) and gradient (S, K), every draw at a mixture of its own (S, K)."""
         value, gradient = super().at(points)
-        active = self.active(points)
-        value = value + (active**2 - self.multipliers**2).sum(axis=1) / (2 * self.steepness)
-        return value, gradient + self.allowed.pull(points, active)
+        active, cost = self.priced(points)
+        return value + cost, gradient + self.allowed.pull(points, active)
 
     def of_rows(self, points: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """`at` of the draws in `rows`, as `minimise` calls it."""
         return self.subset(rows).at(points)
 
-    def active(self, points: np.ndarray) -> np.ndarray:
-        """The multipliers of the next round, shape (S, J)."""
-        return np.maximum(self.multipliers + self.steepness * self.allowed.excess(points), 0)
+    def priced(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The multipliers of the next round (S, J), and what the constraints cost (S,)."""
+        return priced(self.allowed.excess(points), self.multipliers, _STEEPNESS)
 
 
 def settle_within(of: Problem, best: Minima, multipliers: np.ndarray, allowed: FeasibleSet) -> None:
@@ -102,8 +100,8 @@ def settle_within(of: Problem, best: Minima, multipliers: np.ndarray, allowed: F
             left = residual(points, slope, allowed.lower, allowed.upper)
             found = Minima(points, value, left)
         settle(these, found, allowed.lower, allowed.upper)
-        change = np.maximum(allowed.excess(found.points), -these.multipliers / these.steepness)
-        every.multipliers[going] = these.active(found.points)
+        change = np.maximum(allowed.excess(found.points), -these.multipliers / _STEEPNESS)
+        every.multipliers[going] = these.priced(found.points)[0]
         best.points[going] = found.points
         best.values[going] = of.subset(going).at(found.points)[0]
         best.residuals[going] = found.residuals

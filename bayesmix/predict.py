@@ -15,8 +15,8 @@ from bayesmix.noise import scale_and_dof
 from bayesmix.runs import Runs, floor_weights
 
 MEAN = "mean"
-# draws x rows x components held at once: about 1 GiB with the noise beside it
 _MOST_LOG = 600.0  # of a run's noise in log loss
+# draws x rows x components held at once: about 1 GiB with the noise beside it
 _MOST_CELLS = 60_000_000
 
 

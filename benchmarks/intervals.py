@@ -123,7 +123,9 @@ def main() -> None:
     arguments = parser.parse_args()
     warnings.simplefilter("ignore", bm.RunsWarning)
     keys = ["study", "checkpoints", "fold"]
-    there = pd.read_csv(OUT)[keys].values.tolist() if OUT.exists() else []
+    there = []
+    if OUT.exists():
+        there = pd.read_csv(OUT).query("model_version == @MODEL_VERSION")[keys].values.tolist()
     todo = [
         joblib.delayed(scored)(name, fold, arguments.checkpoints)
         for name in arguments.studies

@@ -117,7 +117,9 @@ def tables(scores: pd.DataFrame, errors: pd.DataFrame) -> str:
 def intervals() -> str:
     """Held-out intervals with and without the misfit: means over folds."""
     lines = pd.read_csv(FOLDER / "intervals.csv")
-    lines["fold"] = np.where(lines["study"].isin(BY_FOLD), " " + lines["fold"], "")
+    newest = lines.groupby("study")["model_version"].transform("max")
+    lines = lines[lines["model_version"] == newest]
+    lines = lines.assign(fold=np.where(lines["study"].isin(BY_FOLD), " " + lines["fold"], ""))
     rows = [["study", "folds", "misfit", "MRE", "MRE, weight > 0", "CRPS", "coverage", "width",
              "coverage of the mean", "of differences", "worst R-hat"]]  # fmt: skip
     groups = lines.groupby(["study", "fold", "checkpoints", "discrepancy"], sort=False)
