@@ -21,7 +21,7 @@ from bayesmix.discrepancy import scales
 from bayesmix.priors import EXPONENT_MAX, Prior, default_priors, replace_priors
 from bayesmix.runs import Runs
 
-MODEL_VERSION = 5
+MODEL_VERSION = 6
 
 
 @dataclass(frozen=True)
@@ -271,8 +271,9 @@ def _log_medians(runs: Runs) -> np.ndarray:
 def weight_doubt(weights: np.ndarray, resolution: float, n_components: int) -> np.ndarray:
     """Doubt about the log of each domain's own weight, shape (R, C): 1 where it was not seen.
 
-    A weight printed to a resolution is uncertain by ``resolution / sqrt(3)``; that of a domain at
-    0 by a factor of e or so, and no law is at its best on a domain that was never seen.
+    A weight printed to a resolution is uncertain by ``resolution / sqrt(3)``, whose effect is the
+    loss's elasticity; that of a domain at 0 by a factor of e or so, and no law is at its best on a
+    domain that was never seen: their scales are two.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         printed = resolution / (resolution + math.sqrt(3) * weights)
@@ -322,8 +323,13 @@ def _likelihood(runs: Runs, loss, offset, prior, usable: np.ndarray):
     sigma = pm.Deterministic("sigma", total / pt.sqrt(1 + ratio**2), dims="component")
     common = pm.Deterministic("common", sigma * ratio, dims="component")
     # without a zero in the swarm it is the prior's, for predictions at one
-    kappa = scale_of("doubt", informed=bool(doubt.any()))
-    kappa = pm.Deterministic("sigma_weight", kappa, dims="component")
+    unseen = scale_of("unseen", informed=bool((doubt == noise.UNSEEN).any()))
+    unseen = pm.Deterministic("sigma_unseen", unseen, dims="component")
+    printed = pt.zeros(observed.shape[1])
+    if runs.weight_resolution > 0:
+        printed = scale_of("printed", informed=False)
+        printed = pm.Deterministic("sigma_weight", printed, dims="component")
+    kappa = pt.stack([printed, unseen])
     phi = rho = pt.constant(0.0)
     if np.diff(cells.group_start).max() > 1:
         phi = pm.Deterministic("phi", pm.math.sigmoid(prior["misfit_share"].rv("phi_logit")))
@@ -371,7 +377,7 @@ def kept_variables(model: pm.Model) -> list[str]:
     return [v.name for v in model.unobserved_RVs if v.name not in raw]
 
 
-NOISE = ("sigma", "sigma_weight", "common", "dof", "dof_unseen")
+NOISE = ("sigma", "sigma_weight", "sigma_unseen", "common", "dof", "dof_unseen")
 DISCREPANCY = (
     "offset_scale", "transient_scale", "bend_scale", "discrepancy_correlation", "offset",
 )  # fmt: skip
@@ -407,6 +413,7 @@ def law_draws(posterior: xr.Dataset, most: int | None = None) -> dict[str, np.nd
         "log_Q": np.zeros(n_components),
         "q": np.array(1.0),
         "sigma_weight": np.zeros(n_components),
+        "sigma_unseen": np.zeros(n_components),
         "common": np.zeros(n_components),
     }
 

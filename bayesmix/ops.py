@@ -280,7 +280,7 @@ def log_likelihood(loss, offset, sigma, kappa, common, effect, dof, rho, phi, ce
     loss : TensorVariable, shape (R, C)
         The law's, nats per token.
     offset, sigma, kappa, common, effect, dof, rho, phi : TensorVariable
-        Shapes (M, C), (C,), (C,), (C,), (runs,), (2,) and scalars.
+        Shapes (M, C), (C,), (2, C), (C,), (runs,), (2,) and scalars.
     cells : sequence
         `Cells.arrays`, as arrays or variables.
     sizes : sequence

@@ -142,9 +142,12 @@ def default_priors(n_params: float, n_tokens: float) -> dict[str, Prior]:
         # log of the scale of the noise in log loss, shared part and own: 0.2% to 2% are seen
         "sigma_mean": Normal(math.log(0.006), 0.8),
         "sigma_spread": spread,
-        # scale of log loss per unit of doubt in the log of the domain's own weight
-        "doubt_mean": Normal(math.log(0.01), 1.0),
-        "doubt_spread": LogNormal(0.0, 0.4),
+        # log of the scale of log loss of a domain that the mixture leaves out
+        "unseen_mean": Normal(math.log(0.01), 1.0),
+        "unseen_spread": LogNormal(0.0, 0.4),
+        # log of the scale per unit of doubt in the log of a printed weight: the loss's elasticity
+        "printed_mean": Normal(math.log(0.05), 0.7),
+        "printed_spread": spread,
         # degrees of freedom of the noise; of domains that a mixture leaves out
         "dof": Gamma(2.0, 0.1),
         "dof_unseen": Gamma(2.0, 0.1),

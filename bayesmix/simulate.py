@@ -384,8 +384,9 @@ def with_noise(design: Runs, losses: np.ndarray, parameters: xr.Dataset, seed: i
     own = rng.normal(size=losses.shape)
     scale = np.sqrt(dof / rng.chisquare(dof))[run]
     sigma = parameters["sigma"].values
-    if "sigma_weight" in parameters:
-        sigma = np.hypot(sigma, parameters["sigma_weight"].values * doubt)
+    for name, where in (("sigma_weight", doubt != UNSEEN), ("sigma_unseen", doubt == UNSEEN)):
+        if name in parameters:
+            sigma = np.hypot(sigma, parameters[name].values * doubt * where)
     error = sigma * scale * (np.sqrt(rho) * shared + np.sqrt(1 - rho) * own)
     if "common" in parameters:
         effect = rng.normal(size=(ids.size, 1))

@@ -119,6 +119,7 @@ def run_log_likelihood(fit: Fit) -> xr.DataArray:
     cells = scales(runs)
     rho = tree["rho"].values.ravel() if "rho" in tree else np.zeros(len(loss))
     dof = np.stack([draws["dof"], draws["dof_unseen"]], axis=1)
+    kappa = np.stack([draws["sigma_weight"], draws["sigma_unseen"]], axis=1)
     ids, run = np.unique(runs.run_ids.values, return_inverse=True)
     values = np.empty((len(loss), len(ids)))
     for r in range(len(ids)):
@@ -128,7 +129,7 @@ def run_log_likelihood(fit: Fit) -> xr.DataArray:
             observed[rows], doubt[rows], Scales(cells.log_scale, cells.row_cell[rows]), alone, alone
         )
         at_nodes = _at_nodes(
-            loss[:, rows], draws["offset"], draws["sigma"], draws["sigma_weight"],
+            loss[:, rows], draws["offset"], draws["sigma"], kappa,
             draws["common"], _NODES, dof, rho, *own.arrays,
         )  # fmt: skip
         constant = np.zeros(len(loss))

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 import bayesmix as bm
+from bayesmix.model import MODEL_VERSION
 from bayesmix.splits import Fold
 
 OUT = Path(__file__).with_suffix(".csv")
@@ -45,6 +46,7 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=1000, help="as many warm-up draws")
     parser.add_argument("--chains", type=int, default=4)
     parser.add_argument("--laws", nargs="+", default=["transfer", "regression", "quantization"])
+    parser.add_argument("--cache", type=Path, help="folder of refits, such as that of `compare`")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore", bm.RunsWarning)
     runs = bm.read_runs(arguments.shared / "data" / "pile17_1b.csv")
@@ -52,10 +54,12 @@ def main() -> None:
         for seed in arguments.seeds:
             sampler = {"draws": arguments.draws, "chains": arguments.chains}
             made = bm.evaluate(
-                runs, [law], Random70(seed), **sampler, tune=arguments.draws, progressbar=False
-            )
+                runs, [law], Random70(seed), **sampler, tune=arguments.draws,
+                cache=arguments.cache, progressbar=False,
+            )  # fmt: skip
             line = made.scores[["law", "fold", *SCORES, *FACTS]].assign(**sampler)
-            line = line.rename(columns={"fold": "seed", "converged": "passed"}).round(4)
+            line = line.rename(columns={"fold": "seed", "converged": "passed"})
+            line = line.assign(model_version=MODEL_VERSION).round(4)
             print(line.to_string(index=False), flush=True)
             line.to_csv(OUT, mode="a", header=not OUT.exists(), index=False)
 

@@ -26,7 +26,6 @@ from bayesmix.law import LAWS
 
 OUT = Path(__file__).with_suffix(".csv")
 N_SMALL, N_MEDIUM, SEED = 128, 64, 0
-DRAWS = {"draws": 1000, "tune": 1000, "chains": 4}
 DEFAULT = ["regmix", "linear", "point:transfer", "point:regression", "additive", "transfer"]
 
 
@@ -60,12 +59,14 @@ def slimpajama(data: Path) -> tuple[bm.Runs, bm.Runs, list[str]]:
 POOLS = {"pile17_1b": pile, "slimpajama7_680m": slimpajama}
 
 
-def predicted(runs: bm.Runs, law: str, pool: bm.Runs, domains: list[str]) -> tuple[np.ndarray, str]:
+def predicted(
+    runs: bm.Runs, law: str, pool: bm.Runs, domains: list[str], **sampler: int
+) -> tuple[np.ndarray, str]:
     """Mean loss of every mixture of the pool, and what is to be said of the fit."""
     if law not in LAWS:
         fit = bm.point_fit(runs, law)
         return fit.predict(pool.frame).sel(domain=domains).mean("domain").values, fit.message
-    sampled = bm.fit(runs, law, checkpoints="all", progressbar=False, **DRAWS)
+    sampled = bm.fit(runs, law, checkpoints="all", progressbar=False, **sampler)
     expected = sampled.predict(pool.frame).draws["expected"]
     said = sampled.diagnose().text
     return expected.sel(domain=domains).mean(("domain", "draw")).values, said
@@ -77,7 +78,10 @@ def main() -> None:
     parser.add_argument("--shared", type=Path, default=Path(shared))
     parser.add_argument("--laws", nargs="+", default=DEFAULT)
     parser.add_argument("--pools", nargs="+", choices=list(POOLS), default=list(POOLS))
+    parser.add_argument("--draws", type=int, default=1000, help="and as many of warm-up")
+    parser.add_argument("--chains", type=int, default=4)
     options = parser.parse_args()
+    sampler = {"draws": options.draws, "tune": options.draws, "chains": options.chains}
     warnings.simplefilter("ignore", bm.RunsWarning)
     for name in options.pools:
         runs, pool, domains = POOLS[name](options.shared / "data")
@@ -86,7 +90,7 @@ def main() -> None:
               f"{truth.max():.4f}", flush=True)  # fmt: skip
         for law in options.laws:
             start = time.perf_counter()
-            found, said = predicted(runs, law, pool, domains)
+            found, said = predicted(runs, law, pool, domains, **sampler)
             line = pd.DataFrame(
                 {
                     "pool": [name],

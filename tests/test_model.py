@@ -134,10 +134,27 @@ def test_one_checkpoint_is_an_independent_t(law: str) -> None:
         for i in range(4):
             if law == "regression" and unseen[row, i]:
                 continue
-            scale = np.hypot(draw["sigma"][i], draw["sigma_weight"][i] * unseen[row, i])
+            scale = np.hypot(draw["sigma"][i], draw["sigma_unseen"][i] * unseen[row, i])
             dof = draw["dof_unseen" if unseen[row, i] else "dof"]
             want += stats.t.logpdf(error[row, i], dof, scale=scale)
     assert got == pytest.approx(want, rel=1e-10)
+
+
+def test_printed_weights_have_a_scale_of_their_own() -> None:
+    """A weight printed to a resolution errs; a domain left out has another scale than that."""
+    frame = _runs(zeros=True).frame
+    runs = bm.runs_from_frame(frame, weight_resolution=0.01)
+    got, draw = _log_likelihood(runs, "transfer", seed=3)
+    weights = np.column_stack([runs.weights.values, np.ones(len(runs))])
+    doubt = models.weight_doubt(weights[:, :3], 0.01, 4)
+    seen = weights > 0
+    scale = np.where(seen, draw["sigma_weight"] * doubt, draw["sigma_unseen"])
+    scale = np.hypot(draw["sigma"], scale)
+    dof = np.where(seen, draw["dof"], draw["dof_unseen"])
+    error = _log_errors(runs, "transfer", draw)
+    assert got == pytest.approx(stats.t.logpdf(error, dof, scale=scale).sum(), rel=1e-10)
+    # exact weights say nothing about such a scale
+    assert "sigma_weight" not in models.build_model(_runs(zeros=True)).named_vars
 
 
 def test_checkpoints_of_a_run_are_a_correlated_multivariate_t() -> None:

@@ -35,7 +35,7 @@ def _parameters(rho: float, phi: float) -> dict:
         "loss": np.exp(rng.normal(1.0, 0.1, size=(N_ROWS, N_COMPONENTS))),
         "offset": rng.normal(0.0, 0.05, size=(2, N_COMPONENTS)),
         "sigma": rng.uniform(0.3, 1.3, N_COMPONENTS),
-        "kappa": rng.uniform(0.1, 1.0, N_COMPONENTS),
+        "kappa": rng.uniform(0.1, 1.0, (2, N_COMPONENTS)),
         "common": rng.uniform(0.1, 1.0, N_COMPONENTS),
         "effect": rng.normal(size=6),
         "dof": np.array(DOF),
@@ -60,11 +60,11 @@ def test_value_is_the_multivariate_t(cells, rho: float, phi: float) -> None:
                 continue
             correlation = np.where(RUN[k][:, None] == RUN[k], rho, phi)
             np.fill_diagonal(correlation, 1.0)
-            scale = np.hypot(p["sigma"][i], p["kappa"][i] * cells.doubt[k, i])
+            unseen = bool(cells.unseen[k[0], i])
+            scale = np.hypot(p["sigma"][i], p["kappa"][int(unseen), i] * cells.doubt[k, i])
             mean = np.log(p["loss"][k, i]) + p["offset"][CELL[k], i]
             mean += p["common"][i] * p["effect"][RUN[k]]
             shape = scale[:, None] * correlation * scale
-            unseen = bool(cells.unseen[k[0], i])
             want += multivariate_t(mean, shape, df=DOF[unseen]).logpdf(cells.observed[k, i])
             want -= _constant(k.size, DOF[unseen])
             sizes[unseen].append(k.size)

@@ -119,7 +119,7 @@ def test_a_run_is_a_t_in_log_loss_around_the_law():
 
 def test_a_domain_without_tokens_is_noisier_by_what_the_fit_learned():
     draws = parameters(DOMAINS, n_draws=20_000, spread=0)
-    draws["sigma_weight"] = np.full((20_000, 3), 0.05)
+    draws["sigma_unseen"] = np.full((20_000, 3), 0.05)
     draws["dof_unseen"] = np.full(20_000, 2.5)
     fit = fit_of(draws, swarm(DOMAINS))
     found = fit.predict(

@@ -200,7 +200,7 @@ def test_prior_noise_is_the_models(prior_swarms):
         errors -= truth["offset"].values[scales(design).row_cell]
         scale = np.where(
             unseen,
-            np.sqrt(truth["sigma"].values ** 2 + truth["sigma_weight"].values ** 2),
+            np.sqrt(truth["sigma"].values ** 2 + truth["sigma_unseen"].values ** 2),
             truth["sigma"].values,
         )
         # one checkpoint of each run: those of a run are not independent

@@ -79,7 +79,7 @@ def test_the_integral_where_a_domain_was_left_out():
     runs = bm.runs_from_frame(frame, weight_resolution=0.0)
     draws = parameters(DOMAINS, n_draws=8, spread=0.01)
     draws["common"] = np.full((8, 2), 0.01)
-    draws["sigma_weight"] = np.random.default_rng(3).uniform(0.01, 0.03, (8, 2))
+    draws["sigma_unseen"] = np.random.default_rng(3).uniform(0.01, 0.03, (8, 2))
     draws["dof"], draws["dof_unseen"] = np.full(8, 9.0), np.full(8, 2.5)
     fit = fit_of(draws, runs, chains=1)
     values = run_log_likelihood(fit)
@@ -88,7 +88,7 @@ def test_the_integral_where_a_domain_was_left_out():
     error = np.log(runs.losses.values[row]) - np.log(fitted_losses(fit).values[0, :, row])
     for s in (0, 5):
         scale = draws["sigma"][s].copy()
-        scale[0] = np.hypot(scale[0], draws["sigma_weight"][s, 0] * UNSEEN)
+        scale[0] = np.hypot(scale[0], draws["sigma_unseen"][s, 0] * UNSEEN)
 
         def density(f, s=s, scale=scale):
             left = (error[s] - 0.01 * f) / scale
