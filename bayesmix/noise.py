@@ -5,12 +5,12 @@ The error of row k (run r, cell s) and component i is::
     e = (log y - log L_i - offset_si - common_i f_r) / scale,
     scale^2 = sigma_i^2 + (kappa_i doubt_ki)^2,
 
-and the errors of one component in one mixture and N are multivariate t. Of `dof` and `kappa` there
-are two: the first where the domain has weight, which may be printed to a resolution only, the second
-where the mixture is without it. The correlation is `rho` between checkpoints of a run, `phi` between
-runs that repeat the mixture and N with another seed: within a run
-``A = (1 - rho) I + (rho - phi) 1 1'``, over the group ``diag(A) + phi 1 1'``, both inverted in closed
-form.
+and the errors of one component in one mixture and N are multivariate t. Of `dof` and `kappa`
+there are two: the first where the domain has weight, which may be printed to a resolution only,
+the second where the mixture is without it. The correlation is `rho` between checkpoints of a run,
+`phi` between runs that repeat the mixture and N with another seed: within a run
+``A = (1 - rho) I + (rho - phi) 1 1'``, over the group ``diag(A) + phi 1 1'``, both inverted in
+closed form.
 """
 
 import math
