@@ -153,6 +153,7 @@ def fit(
     seed: int = 0,
     cores: int | None = None,
     sampler: Literal["nutpie", "pymc"] = "nutpie",
+    backend: Literal["numba", "jax"] = "numba",
     progressbar: bool = True,
 ) -> Fit:
     """Sample the posterior of a law, given a swarm.
@@ -175,6 +176,9 @@ def fit(
         Chains run at once; all cores by default.
     sampler : str
         ``nutpie``, or PyMC's own NUTS.
+    backend : str
+        What nutpie compiles the model with: ``numba``, or ``jax`` for accelerators (extra
+        ``jax``), which is slower on a CPU.
     progressbar : bool
         Show one.
 
@@ -185,8 +189,13 @@ def fit(
     Raises
     ------
     ValueError
-        If the law, a prior's name or the choice of checkpoints is unknown.
+        If the law, a prior's name, the choice of checkpoints, the sampler or the backend is
+        unknown.
+    ImportError
+        If the backend is ``jax`` and JAX is not installed.
     """
+    if backend not in ("numba", "jax"):
+        raise ValueError(f"unknown backend {backend!r}; valid names: numba, jax")
     for name, value in {"draws": draws, "tune": tune, "chains": chains}.items():
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
@@ -195,7 +204,7 @@ def fit(
     ref = reference(runs)
     used = replace_priors(default_priors(ref.n_params, ref.n_tokens), priors)
     cores = min(cores or os.cpu_count() or 1, chains)
-    tree = _sample(model, draws, tune, chains, seed, cores, sampler, progressbar)
+    tree = _sample(model, draws, tune, chains, seed, cores, sampler, backend, progressbar)
     return Fit(_with_observed(tree, runs), runs, law, used)
 
 
@@ -207,6 +216,7 @@ def _sample(
     seed: int,
     cores: int,
     sampler: str,
+    backend: str,
     progressbar: bool,
 ) -> xr.DataTree:
     """Posterior and sample stats, variables in natural units only."""
@@ -225,7 +235,7 @@ def _sample(
         # imports ArviZ, which takes longer than all else together
         import nutpie
 
-        compiled = _compiled(model)
+        compiled = _compiled_jax(model) if backend == "jax" else _compiled(model)
         tree = nutpie.sample(
             compiled,
             draws=draws,
@@ -275,6 +285,18 @@ def _compiled(model: pm.Model) -> Any:
     if not used or values.keys() != used:  # what is sampled would be the swarm before
         raise RuntimeError("nutpie does not name the data as the model does: another version?")
     return compiled.with_data(**values)
+
+
+def _compiled_jax(model: pm.Model) -> Any:
+    """The model compiled by JAX, which takes its gradient too."""
+    import nutpie
+
+    try:
+        import bayesmix.jax_ops  # noqa: F401  tells PyTensor how
+    except ModuleNotFoundError as error:
+        message = "backend 'jax' needs JAX: install bayesmix with its extra, bayesmix[jax]"
+        raise ImportError(message) from error
+    return nutpie.compile_pymc_model(model, backend="jax", gradient_backend="jax")
 
 
 def _with_observed(tree: xr.DataTree, runs: Runs) -> xr.DataTree:

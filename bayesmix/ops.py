@@ -26,7 +26,7 @@ _TYPES = tuple(
 # PyTensor keeps compiled Ops on disk under this key: an edited kernel must not meet its old code
 _SOURCES = (allocation.__file__, law.__file__, noise.__file__, __file__)
 _KERNEL = zlib.crc32(b"".join(Path(source).read_bytes() for source in _SOURCES))
-_N_NOISE = 9  # loss, offset, sigma, kappa, common, effect; dof, rho, phi
+N_NOISE = 9  # loss, offset, sigma, kappa, common, effect; dof, rho, phi
 _POINT_TYPES = (pt.dmatrix, pt.lvector, pt.dvector, pt.lvector, pt.dvector)
 
 
@@ -90,7 +90,7 @@ class NoiseOp(Op):
 
     def make_node(self, *values):
         inputs = [pt.as_tensor_variable(value) for value in values]
-        bars = [value.type() for value in inputs[:_N_NOISE]]
+        bars = [value.type() for value in inputs[:N_NOISE]]
         return Apply(self, inputs, [pt.dscalar(), *bars])
 
     def perform(self, node, inputs, output_storage):
@@ -102,12 +102,12 @@ class NoiseOp(Op):
         if not all(isinstance(c.type, DisconnectedType) for c in cotangents[1:]):
             raise NotImplementedError("only the log likelihood can be differentiated")
         bars = [cotangents[0] * bar for bar in outputs[1:]]
-        return [*bars, *(disconnected_type() for _ in inputs[_N_NOISE:])]
+        return [*bars, *(disconnected_type() for _ in inputs[N_NOISE:])]
 
     def connection_pattern(self, node):
         n_outputs = len(node.outputs)
-        n_constant = len(node.inputs) - _N_NOISE
-        return [[True] * n_outputs] * _N_NOISE + [[False] * n_outputs] * n_constant
+        n_constant = len(node.inputs) - N_NOISE
+        return [[True] * n_outputs] * N_NOISE + [[False] * n_outputs] * n_constant
 
 
 class ReferenceOp(Op):

@@ -16,6 +16,7 @@ import pandas as pd
 from arviz_stats.ecdf_utils import ecdf_pit
 
 import bayesmix as bm
+from bayesmix.model import MODEL_VERSION
 from bayesmix.runs import Runs
 from bayesmix.simulate import Simulated, draw_design, observe, simulate_from_prior
 
@@ -59,13 +60,14 @@ def ranks(swarm: Simulated, seed: int) -> dict[str, float]:
         name = f"loss at {new.n_params.values[row]:.2g}, mixture {row % 2}"
         drawn = expected.sel(domain="domain0").isel(row=row).values
         found[name] = rank(drawn, float(truth[row, 0]))
-    return {"swarm": seed, "ess": float(fit.diagnose().table["ess_bulk"].min()), **found}
+    ess = float(fit.diagnose().table["ess_bulk"].min())
+    return {"model_version": MODEL_VERSION, "swarm": seed, "ess": ess, **found}
 
 
 def summarise(table: pd.DataFrame) -> pd.DataFrame:
     """Per quantity: mean rank, coverage of 90% intervals, and whether the ECDF is in the band."""
     rows = []
-    for name in table.columns.drop(["swarm", "ess"]):
+    for name in table.columns.drop(["model_version", "swarm", "ess"]):
         values = table[name].dropna().to_numpy()
         _, ecdf, low, high = ecdf_pit(values, PROB, 1000, rng=np.random.default_rng(0))
         rows.append(
@@ -86,7 +88,10 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=200)
     parser.add_argument("--jobs", type=int, default=2)
     options = parser.parse_args()
-    done = set(pd.read_csv(RANKS)["swarm"]) if RANKS.exists() else set()
+    found = pd.read_csv(RANKS) if RANKS.exists() else pd.DataFrame()
+    if len(found) and (found["model_version"] != MODEL_VERSION).any():
+        raise SystemExit(f"{RANKS} is of another model version: delete it to start anew")
+    done = set(found["swarm"]) if len(found) else set()
     swarms = simulate_from_prior(design(), options.n, seed=0)
     todo = [joblib.delayed(ranks)(s, i) for i, s in enumerate(swarms) if i not in done]
     parallel = joblib.Parallel(n_jobs=options.jobs, return_as="generator_unordered")

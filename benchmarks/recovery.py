@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 import bayesmix as bm
+from bayesmix.model import MODEL_VERSION
 from bayesmix.runs import Runs
 from bayesmix.simulate import Simulated, draw_design, observe, simulate_from_prior
 
@@ -118,7 +119,7 @@ def main() -> None:
         joblib.delayed(recover)(swarm, seed) for seed, swarm in enumerate(swarms)
     )
     intervals = pd.concat(fits)
-    table = summarise(intervals)
+    table = summarise(intervals).assign(model_version=MODEL_VERSION)
     table.round(4).to_csv(options.out, index=False)
     print(table.round(3).to_string(index=False))
     worst = intervals.groupby("swarm")["r_hat"].first()

@@ -1,0 +1,1 @@
+"""What the same posterior costs with other tools: see `plain.py`."""

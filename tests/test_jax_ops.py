@@ -1,0 +1,72 @@
+"""The JAX backend against the Numba kernels: the same numbers, another compiler."""
+
+import jax
+import numpy as np
+import pandas as pd
+import pytest
+from pymc.sampling.jax import get_jaxified_logp
+
+import bayesmix as bm
+from bayesmix import allocation, jax_ops
+from bayesmix import law as laws
+from bayesmix.model import build_model, law_draws, reference
+from bayesmix.simulate import simulate
+
+
+@pytest.mark.parametrize("log_floor", [-30.0, 3.0, 6.2])
+def test_allocation_is_the_solvers(log_floor: float) -> None:
+    """No floor active, some, and all but one; one domain of weight 0 rests on the floor."""
+    rng = np.random.default_rng(0)
+    gains, r = rng.normal(0, 4, (3, 5)), rng.uniform(0.55, 0.9, 5)
+    log_n = np.log([1e3, 2e3, 5e3])
+    gains[0, 2] = -700.0
+    want = np.empty_like(gains)
+    for p in range(3):
+        allocation.solve(gains[p], r, log_n[p], log_floor, want[p])
+    np.testing.assert_allclose(jax_ops.solve(gains, r, log_n, log_floor), want, atol=1e-10)
+
+
+@pytest.fixture(scope="module")
+def swarm() -> bm.Runs:
+    """Zeros, checkpoints, blank losses, a target, printed weights, and runs that repeat."""
+    runs = simulate(
+        3, [5e7, 2e8], n_mixtures=5, checkpoints=2, zeros=0.2, targets=["exam"], seed=3
+    ).runs
+    frame = runs.frame
+    frame.loc[4, "loss_domain1"] = frame.loc[9, "target_exam"] = np.nan
+    again = frame[frame["run_id"] == frame["run_id"].iloc[0]].assign(run_id="again")
+    return bm.runs_from_frame(pd.concat([frame, again]), weight_resolution=0.001)
+
+
+@pytest.mark.parametrize("law", ["transfer", "regression", "quantization"])
+def test_model_and_gradient_are_those_of_the_numba_kernels(swarm: bm.Runs, law: str) -> None:
+    model = build_model(swarm, law)
+    numba = model.compile_fn([model.logp(), model.dlogp()], mode="NUMBA", inputs=model.value_vars)
+    value = jax.jit(jax.value_and_grad(get_jaxified_logp(model)))
+    point = model.initial_point()
+    rng = np.random.default_rng(0)
+    for _ in range(3):
+        moved = {name: x + rng.normal(0, 0.2, np.shape(x)) for name, x in point.items()}
+        want, slope = numba(moved)
+        got, bars = value([moved[v.name] for v in model.value_vars])
+        assert float(got) == pytest.approx(want, rel=1e-10)
+        np.testing.assert_allclose(
+            np.concatenate([np.ravel(bar) for bar in bars]), slope, rtol=1e-7, atol=1e-7
+        )
+
+
+def test_draws_by_jax_hold_the_law(swarm: bm.Runs) -> None:
+    """What JAX sampled, in natural units, gives by the Numba kernel the levels that it sampled."""
+    fit = bm.fit(swarm, backend="jax", draws=20, tune=50, chains=1, progressbar=False)
+    ref = reference(fit.runs)
+    at = laws.points(ref.weights[None], np.array([ref.n_params]), np.array([ref.n_tokens]))
+    draws = law_draws(fit.posterior["posterior"].to_dataset())
+    found = laws.evaluate_draws(*(draws[n] for n in laws.PARAMETERS), *at.arrays, True, True)
+    levels = fit.posterior["posterior"]["level"].isel(chain=0)
+    np.testing.assert_allclose(found[:, 0], levels, rtol=1e-10)
+    assert (levels.std("draw") > 0).all()
+
+
+def test_an_unknown_backend_is_an_error(swarm: bm.Runs) -> None:
+    with pytest.raises(ValueError, match="unknown backend 'torch'; valid names: numba, jax"):
+        bm.fit(swarm, backend="torch")  # type: ignore[arg-type]
