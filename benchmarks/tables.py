@@ -1,4 +1,4 @@
-"""Put results into the README and `docs/calibration.md`: `python -m benchmarks.tables`.
+"""Put results into the README and the pages in `docs`: `python -m benchmarks.tables`.
 
 Each table stands between two comments, ``<!-- table:NAME -->`` and ``<!-- end of table:NAME -->``,
 and is made from the CSV files of the studies in this folder.
@@ -13,10 +13,12 @@ import pandas as pd
 from bayesmix._evaluation import paired_differences
 from bayesmix._files import atomic_path
 from benchmarks.compare import COMPARISONS, LAWS, RUNS, SCORES
+from benchmarks.decisions import CHOICES, PAIRS, calibration, paired
 
 FOLDER = Path(__file__).parent
 README = FOLDER.parent / "README.md"
 CALIBRATION = FOLDER.parent / "docs" / "calibration.md"
+DECISIONS = FOLDER.parent / "docs" / "decisions.md"
 STUDIES = {
     "slim_mixture": "`slimpajama7`, 122M and 310M: unseen mixtures",
     "slim_one_size": "`slimpajama7`, 122M alone to",
@@ -172,6 +174,46 @@ def ranks() -> str:
     )
 
 
+def choices() -> str:
+    """What each choice costs in 1e-5 nats beyond the risk measure whose yardstick it is."""
+    lines = pd.read_csv(CHOICES)
+    best = {"loss": "mean", "cvar_score": "cvar", "regret_score": "regret"}
+    gaps = {
+        yardstick: paired(lines, name).query("yardstick == @yardstick").set_index("less that of")
+        for yardstick, name in best.items()
+    }
+    rows = [["choice", *(f"{yardstick}, less that of `{best[yardstick]}`" for yardstick in best)]]
+    for choice in lines["choice"].unique():
+        cells = [
+            "0"
+            if choice == best[yardstick]
+            else f"{-1e5 * gap.loc[choice, 'mean']:.1f} ± "
+            f"{1e5 * gap.loc[choice, 'standard_error']:.1f}"
+            for yardstick, gap in gaps.items()
+        ]
+        rows.append([f"`{choice}`", *cells])
+    return f"{lines['swarm'].nunique()} swarms.\n\n{markdown(rows)}"
+
+
+def chances() -> str:
+    """How often what was given a chance came true."""
+    rows = [["chance given", "pairs", "given", "came true"]]
+    for line in calibration(pd.read_csv(PAIRS)).to_dict("records"):
+        true = f"{line['came true']:.3f} ± {line['standard_error']:.3f}"
+        rows.append([line["chance"], str(line["pairs"]), shown(line["given"], 3), true])
+    return markdown(rows)
+
+
+def pools() -> str:
+    """Real pools ranked by laws of smaller runs."""
+    rows = [["pool", "law", "Spearman", "regret of the first, nats", "MRE of the mean, %"]]
+    table = pd.read_csv(FOLDER / "rank_pools.csv").drop_duplicates(["pool", "law"], keep="last")
+    for line in table.sort_values(["pool", "spearman"], ascending=[True, False]).itertuples():
+        scores = [shown(line.spearman, 3), shown(line.regret, 4), shown(line.mre, 1)]
+        rows.append([f"`{line.pool}`, {line.mixtures} mixtures", f"`{line.law}`", *scores])
+    return markdown(rows)
+
+
 def compared() -> str:
     """Laws beside one another."""
     return tables(pd.read_csv(SCORES), pd.read_csv(RUNS, dtype={"run_id": str}))
@@ -185,6 +227,7 @@ TABLES = {
         "recovery": recovery,
         "ranks": ranks,
     },
+    DECISIONS: {"choices": choices, "chances": chances, "pools": pools},
 }
 
 
