@@ -235,9 +235,9 @@ def _sample(
         # imports ArviZ, which takes longer than all else together
         import nutpie
 
-        compiled = _compiled_jax(model) if backend == "jax" else _compiled(model)
+        by_nutpie = _compiled_jax(model) if backend == "jax" else compiled(model)
         tree = nutpie.sample(
-            compiled,
+            by_nutpie,
             draws=draws,
             tune=tune,
             chains=chains,
@@ -269,7 +269,7 @@ def _sample(
 _last: dict[tuple, Any] = {}
 
 
-def _compiled(model: pm.Model) -> Any:
+def compiled(model: pm.Model) -> Any:
     """The model compiled for nutpie, or one compiled before with this model's data put in."""
     import nutpie
 
@@ -277,14 +277,14 @@ def _compiled(model: pm.Model) -> Any:
     if key not in _last:
         _last.clear()
         _last[key] = nutpie.compile_pymc_model(model)
-    compiled = _last[key]
+    shared_model = _last[key]
     # a law without some terms does not use all
-    functions = (compiled.logp_func, compiled.expand_func)
-    used = {shared.name for function in functions for shared in function.get_shared()}
+    functions = (shared_model.logp_func, shared_model.expand_func)
+    used = {data.name for function in functions for data in function.get_shared()}
     values = {data.name: data.get_value() for data in model.data_vars if data.name in used}
     if not used or values.keys() != used:  # what is sampled would be the swarm before
         raise RuntimeError("nutpie does not name the data as the model does: another version?")
-    return compiled.with_data(**values)
+    return shared_model.with_data(**values)
 
 
 def _compiled_jax(model: pm.Model) -> Any:

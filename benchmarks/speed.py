@@ -26,7 +26,6 @@ from bayesmix.runs import Runs, read_runs, write_runs
 from bayesmix.simulate import draw_design, simulate
 
 LAW = "transfer"
-REPEATS = 2000
 SUBPROCESSES = 3
 
 
@@ -38,7 +37,7 @@ def processor() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def kernel_milliseconds(runs: Runs) -> float:
+def kernel_milliseconds(runs: Runs, repeats: int = 2000) -> float:
     """Median time of the law's value and vector-Jacobian product at every row of a swarm."""
     variant = laws.LAWS[LAW]
     at = laws.points(runs.weights.values, runs.n_params.values, runs.n_tokens.values)
@@ -56,8 +55,8 @@ def kernel_milliseconds(runs: Runs) -> float:
     arguments = (*parameters, *at.arrays, variant.noise, variant.head)
     loss_bar = rng.normal(size=(at.row_log_d.size, n_domains))
 
-    seconds = np.empty(REPEATS)
-    for i in range(-1, REPEATS):  # the first call, which compiles, is overwritten by the last
+    seconds = np.empty(repeats)
+    for i in range(-1, repeats):  # the first call, which compiles, is overwritten by the last
         start = time.perf_counter()
         _, *saved = laws.forward(*arguments)
         laws.pullback(*arguments, *saved, loss_bar)
