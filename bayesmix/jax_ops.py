@@ -127,7 +127,7 @@ def log_likelihood(
 def _law_jax(op, **kwargs):
     def law_forward(*inputs):
         # the further outputs are for a pullback that JAX does not need
-        return (losses(*inputs, op.variant), *(jnp.zeros((0, 0)) for _ in range(4)))
+        return (losses(*inputs, variant=op.variant), *(jnp.zeros((0, 0)) for _ in range(4)))
 
     return law_forward
 
