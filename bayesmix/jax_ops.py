@@ -61,8 +61,9 @@ def solve(gains, r, log_n, log_floor):
 
 
 def losses(
+    variant: law.Variant,
     E, log_c, b, log_A, a, tau, log_G, g, log_Q, q, log_H,
-    mixtures, problem_mixture, problem_log_n, row_problem, row_log_d, variant: law.Variant,
+    mixtures, problem_mixture, problem_log_n, row_problem, row_log_d,
 ):  # fmt: skip
     """Losses (R, C), nats per token: `law.forward`."""
     n_domains = mixtures.shape[1]
@@ -82,7 +83,7 @@ def losses(
 
 
 def log_likelihood(
-    loss, offset, sigma, kappa, common, effect, dof, rho, phi,
+    loss, offset, sigma, kappa, common, effect, outlier, dof, rho, phi,
     observed, doubt, row_cell, row_run, rows, run_start, group_start,
 ):  # fmt: skip
     """Log likelihood less its constants: the value of `noise.log_likelihood`."""
@@ -92,7 +93,7 @@ def log_likelihood(
     seen = jnp.isfinite(observed)
     unseen = doubt == noise.UNSEEN
     kappa_of = jnp.where(unseen, kappa[1], kappa[0])
-    scale = jnp.sqrt(sigma**2 + (kappa_of * doubt) ** 2)
+    scale = jnp.sqrt(sigma**2 + (kappa_of * doubt) ** 2) * jnp.exp(outlier[row_run][:, None])
     error = jnp.where(seen, observed, 0.0) - jnp.log(loss) - offset[row_cell]
     error = (error - common * effect[row_run][:, None]) / scale
     error = jnp.where(seen, error, 0.0)[rows]
@@ -127,7 +128,7 @@ def log_likelihood(
 def _law_jax(op, **kwargs):
     def law_forward(*inputs):
         # the further outputs are for a pullback that JAX does not need
-        return (losses(*inputs, variant=op.variant), *(jnp.zeros((0, 0)) for _ in range(4)))
+        return (losses(op.variant, *inputs), *(jnp.zeros((0, 0)) for _ in range(4)))
 
     return law_forward
 

@@ -18,10 +18,10 @@ from pytensor.tensor.variable import TensorVariable
 from bayesmix import law as laws
 from bayesmix import noise, ops
 from bayesmix.discrepancy import scales
-from bayesmix.priors import EXPONENT_MAX, Prior, default_priors, replace_priors
+from bayesmix.priors import EXPONENT_MAX, LEAST_DOF, Prior, default_priors, replace_priors
 from bayesmix.runs import Runs
 
-MODEL_VERSION = 6
+MODEL_VERSION = 7
 
 
 @dataclass(frozen=True)
@@ -308,6 +308,7 @@ def _likelihood(runs: Runs, loss, offset, prior, usable: np.ndarray):
     The effects of a run and component are integrated out, see `noise.py`; what all components of
     a run share is Gaussian, ``common_i f_run``, and sampled. Left free, the f would take on what
     the law does not fit, at no cost in t noise: so they have no trend over scales and mixtures.
+    All errors of a run may be wider than a regular one's: how much is exponential, and sampled.
     """
 
     def scale_of(prefix, *, informed):
@@ -340,7 +341,11 @@ def _likelihood(runs: Runs, loss, offset, prior, usable: np.ndarray):
     trend = _data("run_trend", run_trend(runs))
     effect = pm.Normal("run_z", dims="run")
     effect -= pt.dot(trend, pt.dot(trend.T, effect))
-    dof = pt.stack([prior[name].rv(name) for name in ("dof", "dof_unseen")])
+    outlier = prior["outlier_scale"].rv("outlier_scale")
+    outlier *= pm.Exponential("outlier_z", 1.0, dims="run")
+    # lighter: two cells could else be noise of 100 sigma, at the price of a few nats
+    dof = pm.Deterministic("dof", LEAST_DOF + prior["dof"].rv("dof_z"))
+    dof = pt.stack([dof, prior["dof_unseen"].rv("dof_unseen")])
     seen = [_data(f"cells_{i}", array) for i, array in enumerate(cells.arrays)]
     sizes = [
         [_data(f"{kind}_{unseen}", array) for kind, array in zip(_SIZES, counted, strict=True)]
@@ -348,7 +353,7 @@ def _likelihood(runs: Runs, loss, offset, prior, usable: np.ndarray):
         for counted in [np.unique(cells.group_sizes(unseen=unseen), return_counts=True)]
     ]
     likelihood = ops.log_likelihood(
-        loss, offset, sigma, kappa, common, effect, dof, rho, phi, seen, sizes
+        loss, offset, sigma, kappa, common, effect, outlier, dof, rho, phi, seen, sizes
     )
     pm.Potential("log_likelihood", likelihood)
 
@@ -377,7 +382,9 @@ def kept_variables(model: pm.Model) -> list[str]:
     return [v.name for v in model.unobserved_RVs if v.name not in raw]
 
 
-NOISE = ("sigma", "sigma_weight", "sigma_unseen", "common", "dof", "dof_unseen")
+NOISE = (
+    "sigma", "sigma_weight", "sigma_unseen", "common", "outlier_scale", "dof", "dof_unseen"
+)  # fmt: skip
 DISCREPANCY = (
     "offset_scale", "transient_scale", "bend_scale", "discrepancy_correlation", "offset",
 )  # fmt: skip
@@ -415,6 +422,7 @@ def law_draws(posterior: xr.Dataset, most: int | None = None) -> dict[str, np.nd
         "sigma_weight": np.zeros(n_components),
         "sigma_unseen": np.zeros(n_components),
         "common": np.zeros(n_components),
+        "outlier_scale": np.array(0.0),
     }
 
     def stacked(name: str) -> np.ndarray:

@@ -388,6 +388,9 @@ def with_noise(design: Runs, losses: np.ndarray, parameters: xr.Dataset, seed: i
         if name in parameters:
             sigma = np.hypot(sigma, parameters[name].values * doubt * where)
     error = sigma * scale * (np.sqrt(rho) * shared + np.sqrt(1 - rho) * own)
+    if "outlier_scale" in parameters:
+        wider = float(parameters["outlier_scale"]) * rng.exponential(size=(ids.size, 1))
+        error *= np.exp(wider)[run]
     if "common" in parameters:
         effect = rng.normal(size=(ids.size, 1))
         if "offset" in parameters:  # a swarm as it is fitted: effects have no trend in it
