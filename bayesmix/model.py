@@ -328,7 +328,8 @@ def _likelihood(runs: Runs, loss, offset, prior, usable: np.ndarray):
     unseen = pm.Deterministic("sigma_unseen", unseen, dims="component")
     printed = pt.zeros(observed.shape[1])
     if runs.weight_resolution > 0:
-        printed = scale_of("printed", informed=False)
+        # an elasticity, so bounded as the exponents are
+        printed = _exponent(_pooled("printed", prior, "component", informed=False))
         printed = pm.Deterministic("sigma_weight", printed, dims="component")
     kappa = pt.stack([printed, unseen])
     phi = rho = pt.constant(0.0)

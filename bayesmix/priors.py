@@ -146,8 +146,9 @@ def default_priors(n_params: float, n_tokens: float) -> dict[str, Prior]:
         # log of the scale of log loss of a domain that the mixture leaves out
         "unseen_mean": Normal(math.log(0.01), 1.0),
         "unseen_spread": LogNormal(0.0, 0.4),
-        # log of the scale per unit of doubt in the log of a printed weight: the loss's elasticity
-        "printed_mean": Normal(math.log(0.05), 0.7),
+        # scale per unit of doubt in the log of a printed weight: the loss's elasticity, on the
+        # exponents' logit scale
+        "printed_mean": Normal(_logit(0.05 / EXPONENT_MAX), 0.7),
         "printed_spread": spread,
         # degrees of freedom of the noise beyond LEAST_DOF; of domains that a mixture leaves out
         "dof": Gamma(2.0, 0.1),
