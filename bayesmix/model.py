@@ -345,7 +345,7 @@ def _likelihood(runs: Runs, loss, offset, prior, usable: np.ndarray):
     outlier = prior["outlier_scale"].rv("outlier_scale")
     outlier *= pm.Exponential("outlier_z", 1.0, dims="run")
     # lighter: two cells could else be noise of 100 sigma, at the price of a few nats
-    dof = pm.Deterministic("dof", LEAST_DOF + prior["dof"].rv("dof_z"))
+    dof = pm.Deterministic("dof", LEAST_DOF + prior["dof_excess"].rv("dof_z"))
     dof = pt.stack([dof, prior["dof_unseen"].rv("dof_unseen")])
     seen = [_data(f"cells_{i}", array) for i, array in enumerate(cells.arrays)]
     sizes = [

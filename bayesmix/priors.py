@@ -151,7 +151,7 @@ def default_priors(n_params: float, n_tokens: float) -> dict[str, Prior]:
         "printed_mean": Normal(_logit(0.05 / EXPONENT_MAX), 0.7),
         "printed_spread": spread,
         # degrees of freedom of the noise beyond LEAST_DOF; of domains that a mixture leaves out
-        "dof": Gamma(2.0, 0.1),
+        "dof_excess": Gamma(2.0, 0.1),
         "dof_unseen": Gamma(2.0, 0.1),
         # log of what all components of a run share, over sigma: it may be next to nothing. A
         # wide spread would let one component be the shared effect itself, without noise of its own
