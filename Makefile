@@ -16,7 +16,7 @@ help:
 	@echo "make test       tests that need nothing from outside, doctests included"
 	@echo "make test-real  tests on the shared swarms folder (BAYESMIX_SHARED=$(BAYESMIX_SHARED))"
 	@echo "make lint       formatting, lint and types"
-	@echo "make bench      speed of the kernel and of the model's compilation"
+	@echo "make bench      speed of the kernel, how it grows, and of the model's compilation"
 	@echo "make calibration  studies of coverage on simulated swarms: hours, resumed where they stopped"
 	@echo "make compare    every law on the same held-out runs, and the README's tables (hours)"
 	@echo "make notebooks  run every notebook and keep its outputs"
@@ -59,6 +59,7 @@ lint: setup
 
 bench: setup
 	$(PY) -m benchmarks.speed
+	$(PY) -m benchmarks.growth
 
 calibration: setup
 	$(PY) -m benchmarks.calibration

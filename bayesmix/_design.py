@@ -100,7 +100,8 @@ def draw_design(
         for k in range(1, checkpoints + 1)
     ]
     losses = [f"loss_{name}" for name in names] + [f"target_{name}" for name in targets]
-    frame = pd.DataFrame(rows).assign(**dict.fromkeys(losses, PLACEHOLDER_LOSS))
+    placeholders = pd.DataFrame(PLACEHOLDER_LOSS, range(len(rows)), losses)
+    frame = pd.concat([pd.DataFrame(rows), placeholders], axis=1)
     return runs_from_frame(frame, source="design", weight_resolution=0.0)
 
 
