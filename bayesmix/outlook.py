@@ -93,8 +93,7 @@ class Outlook:
     def simulated(self, draw: int, rows: Sequence[int], rng: np.random.Generator) -> np.ndarray:
         """Losses (P, C) that runs of some candidates might have under a draw; blank if not seen."""
         scale, dof = (values[draw] for values in self._noise(rows))
-        wider = self.draws["outlier_scale"][draw] * rng.exponential(size=(len(scale), 1))
-        noise = scale * np.exp(wider) * rng.standard_t(dof)
+        noise = scale * rng.standard_t(dof)
         noise += self.draws["common"][draw] * rng.normal(size=(len(scale), 1))
         return np.where(self.seen[rows], np.exp(self.log_losses[draw, rows] + noise), np.nan)
 

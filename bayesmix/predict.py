@@ -194,8 +194,6 @@ def predict_at(
     scale, dof = scale_and_dof(draws, doubt)
     noise = rng.standard_t(dof)
     run = draws["common"][:, None, :] * rng.normal(size=expected.shape[:2])[:, :, None]
-    wider = draws["outlier_scale"][:, None] * rng.exponential(size=expected.shape[:2])
-    scale *= np.exp(wider)[:, :, None]
     # a t variable of few degrees of freedom can be beyond what exp takes
     loss = expected * np.exp(np.minimum(run + scale * noise, _MOST_LOG))
     return Prediction(

@@ -384,13 +384,9 @@ def with_noise(design: Runs, losses: np.ndarray, parameters: xr.Dataset, seed: i
     own = rng.normal(size=losses.shape)
     scale = np.sqrt(dof / rng.chisquare(dof))[run]
     sigma = parameters["sigma"].values
-    for name, where in (("sigma_weight", doubt != UNSEEN), ("sigma_unseen", doubt == UNSEEN)):
-        if name in parameters:
-            sigma = np.hypot(sigma, parameters[name].values * doubt * where)
+    if "sigma_weight" in parameters:
+        sigma = np.hypot(sigma, parameters["sigma_weight"].values * doubt)
     error = sigma * scale * (np.sqrt(rho) * shared + np.sqrt(1 - rho) * own)
-    if "outlier_scale" in parameters:
-        wider = float(parameters["outlier_scale"]) * rng.exponential(size=(ids.size, 1))
-        error *= np.exp(wider)[run]
     if "common" in parameters:
         effect = rng.normal(size=(ids.size, 1))
         if "offset" in parameters:  # a swarm as it is fitted: effects have no trend in it
