@@ -1,5 +1,6 @@
 """The transformer of the small swarm: causal, counted, deterministic, and it learns."""
 
+import jax
 import numpy as np
 import pytest
 
@@ -48,6 +49,15 @@ def test_one_layer_against_numpy():
     expected = norm(x) @ params["embedding"].T
     found = model.logits(params, tokens, 2)[0]
     np.testing.assert_allclose(found, expected, rtol=2e-4, atol=2e-4)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def single_precision():
+    """As in the trainer's own process: PyTensor's JAX backend turns a whole process to float64."""
+    before = jax.config.jax_enable_x64
+    jax.config.update("jax_enable_x64", False)
+    yield
+    jax.config.update("jax_enable_x64", before)
 
 
 @pytest.fixture(scope="module")
