@@ -178,7 +178,7 @@ def fit(
         ``nutpie``, or PyMC's own NUTS.
     backend : str
         What nutpie compiles the model with: ``numba``, or ``jax`` for accelerators (extra
-        ``jax``), which is slower on a CPU.
+        ``jax``).
     progressbar : bool
         Show one.
 
@@ -190,12 +190,14 @@ def fit(
     ------
     ValueError
         If the law, a prior's name, the choice of checkpoints, the sampler or the backend is
-        unknown.
+        unknown, or the backend is ``jax`` and the sampler not nutpie.
     ImportError
         If the backend is ``jax`` and JAX is not installed.
     """
     if backend not in ("numba", "jax"):
         raise ValueError(f"unknown backend {backend!r}; valid names: numba, jax")
+    if backend == "jax" and sampler != "nutpie":
+        raise ValueError(f"backend 'jax' is nutpie's, not of sampler {sampler!r}")
     for name, value in {"draws": draws, "tune": tune, "chains": chains}.items():
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")

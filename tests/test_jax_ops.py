@@ -1,5 +1,7 @@
 """The JAX backend against the Numba kernels: the same numbers, another compiler."""
 
+import sys
+
 import jax
 import numpy as np
 import pandas as pd
@@ -70,3 +72,14 @@ def test_draws_by_jax_hold_the_law(swarm: bm.Runs) -> None:
 def test_an_unknown_backend_is_an_error(swarm: bm.Runs) -> None:
     with pytest.raises(ValueError, match="unknown backend 'torch'; valid names: numba, jax"):
         bm.fit(swarm, backend="torch")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="backend 'jax' is nutpie's, not of sampler 'pymc'"):
+        bm.fit(swarm, backend="jax", sampler="pymc")
+
+
+def test_without_jax_the_error_names_the_extra(
+    swarm: bm.Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "bayesmix.jax_ops")
+    monkeypatch.setitem(sys.modules, "jax", None)
+    with pytest.raises(ImportError, match=r"install bayesmix with its extra, bayesmix\[jax\]"):
+        bm.fit(swarm, backend="jax")
