@@ -25,7 +25,9 @@ def test_allocation_is_the_solvers(log_floor: float) -> None:
     want = np.empty_like(gains)
     for p in range(3):
         allocation.solve(gains[p], r, log_n[p], log_floor, want[p])
-    np.testing.assert_allclose(jax_ops.solve(gains, r, log_n, log_floor), want, atol=1e-10)
+    np.testing.assert_allclose(
+        jax_ops.solve(gains, r, log_n, log_floor), want, rtol=1e-13, atol=1e-13
+    )
 
 
 @pytest.fixture(scope="module")
@@ -51,9 +53,9 @@ def test_model_and_gradient_are_those_of_the_numba_kernels(swarm: bm.Runs, law: 
         moved = {name: x + rng.normal(0, 0.2, np.shape(x)) for name, x in point.items()}
         want, slope = numba(moved)
         got, bars = value([moved[v.name] for v in model.value_vars])
-        assert float(got) == pytest.approx(want, rel=1e-10)
+        assert float(got) == pytest.approx(want, rel=1e-13)
         np.testing.assert_allclose(
-            np.concatenate([np.ravel(bar) for bar in bars]), slope, rtol=1e-7, atol=1e-7
+            np.concatenate([np.ravel(bar) for bar in bars]), slope, rtol=2e-12, atol=2e-12
         )
 
 
@@ -65,7 +67,7 @@ def test_draws_by_jax_hold_the_law(swarm: bm.Runs) -> None:
     draws = law_draws(fit.posterior["posterior"].to_dataset())
     found = laws.evaluate_draws(*(draws[n] for n in laws.PARAMETERS), *at.arrays, True, True)
     levels = fit.posterior["posterior"]["level"].isel(chain=0)
-    np.testing.assert_allclose(found[:, 0], levels, rtol=1e-10)
+    np.testing.assert_allclose(found[:, 0], levels, rtol=1e-12)
     assert (levels.std("draw") > 0).all()
 
 
