@@ -33,6 +33,7 @@ from bayesmix.model import (
     reference,
     structure,
 )
+from bayesmix.noise import left_out
 from bayesmix.priors import Prior, default_priors, replace_priors
 from bayesmix.runs import Runs, runs_from_frame
 
@@ -313,7 +314,7 @@ def _with_observed(tree: xr.DataTree, runs: Runs) -> xr.DataTree:
 
 
 def fitted_losses(fit: Fit) -> xr.DataArray:
-    """The law's losses at the fitted rows, for every draw.
+    """The losses at the fitted rows without discrepancy and noise, for every draw.
 
     Returns
     -------
@@ -327,6 +328,7 @@ def fitted_losses(fit: Fit) -> xr.DataArray:
     values = laws.evaluate_draws(
         *(draws[name] for name in laws.PARAMETERS), *at.arrays, variant.noise, variant.head
     )
+    values *= left_out(draws["unseen_shift"], runs.weights.values)
     shape = (posterior.sizes["chain"], posterior.sizes["draw"], *values.shape[1:])
     return xr.DataArray(
         values.reshape(shape),

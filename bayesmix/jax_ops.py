@@ -83,7 +83,7 @@ def losses(
 
 
 def log_likelihood(
-    loss, offset, sigma, kappa, common, effect, dof, rho, phi,
+    loss, offset, sigma, kappa, common, effect, outlier, dof, rho, phi,
     observed, doubt, row_cell, row_run, rows, run_start, group_start,
 ):  # fmt: skip
     """Log likelihood less its constants: the value of `noise.log_likelihood`."""
@@ -92,7 +92,8 @@ def log_likelihood(
     group = jnp.searchsorted(group_start, jnp.arange(n_blocks), side="right") - 1
     seen = jnp.isfinite(observed)
     unseen = doubt == noise.UNSEEN
-    scale = jnp.sqrt(sigma**2 + (kappa * doubt) ** 2)
+    kappa_of = jnp.where(unseen, kappa[1], kappa[0])
+    scale = jnp.sqrt(sigma**2 + (kappa_of * doubt) ** 2) * jnp.exp(outlier[row_run][:, None])
     error = jnp.where(seen, observed, 0.0) - jnp.log(loss) - offset[row_cell]
     error = (error - common * effect[row_run][:, None]) / scale
     error = jnp.where(seen, error, 0.0)[rows]

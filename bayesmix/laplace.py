@@ -20,7 +20,7 @@ from scipy.optimize import minimize
 from bayesmix.diagnostics import Diagnosis
 from bayesmix.fit import Fit, _with_observed
 from bayesmix.model import build_model, kept_variables, reference
-from bayesmix.priors import Normal, Prior, default_priors, replace_priors
+from bayesmix.priors import LogNormal, Normal, Prior, default_priors, replace_priors
 from bayesmix.runs import Runs
 
 TOLERANCE = 1e-6  # nats below the mode, by Newton's decrement
@@ -30,7 +30,10 @@ _FIRST_STEPS, _STEPS, _ROUNDS = 1000, 300, 20
 _DIFFERENCE = 1e-3  # in standard deviations, once the first round has found them
 _LEAST_CURVATURE = 1e-2
 _ROUND = 1.1  # curvatures between this and its inverse are 1
-_NO_SHARED_EFFECT = {"common_mean": Normal(-8.0, 0.1)}
+_NO_EFFECT_OF_RUNS: dict[str, Prior] = {
+    "common_mean": Normal(-8.0, 0.1),
+    "outlier_scale": LogNormal(-8.0, 0.1),
+}
 
 Density = Callable[[np.ndarray], tuple[float, np.ndarray]]
 
@@ -189,7 +192,7 @@ def laplace(
     if draws < 1:
         raise ValueError(f"draws must be at least 1, got {draws}")
     runs = runs.checkpoints(checkpoints)
-    priors = {**_NO_SHARED_EFFECT, **(priors or {})}
+    priors = {**_NO_EFFECT_OF_RUNS, **(priors or {})}
     model = build_model(runs, law, priors)
     ref = reference(runs)
     used = replace_priors(default_priors(ref.n_params, ref.n_tokens), priors)

@@ -18,10 +18,10 @@ from pytensor.tensor.variable import TensorVariable
 from bayesmix import law as laws
 from bayesmix import noise, ops
 from bayesmix.discrepancy import scales
-from bayesmix.priors import EXPONENT_MAX, Prior, default_priors, replace_priors
+from bayesmix.priors import EXPONENT_MAX, LEAST_DOF, Prior, default_priors, replace_priors
 from bayesmix.runs import Runs
 
-MODEL_VERSION = 5
+MODEL_VERSION = 8
 
 
 @dataclass(frozen=True)
@@ -271,8 +271,9 @@ def _log_medians(runs: Runs) -> np.ndarray:
 def weight_doubt(weights: np.ndarray, resolution: float, n_components: int) -> np.ndarray:
     """Doubt about the log of each domain's own weight, shape (R, C): 1 where it was not seen.
 
-    A weight printed to a resolution is uncertain by ``resolution / sqrt(3)``; that of a domain at
-    0 by a factor of e or so, and no law is at its best on a domain that was never seen.
+    A weight printed to a resolution is uncertain by ``resolution / sqrt(3)``, whose effect is the
+    loss's elasticity; that of a domain at 0 by a factor of e or so, and no law is at its best on a
+    domain that was never seen: their scales are two.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         printed = resolution / (resolution + math.sqrt(3) * weights)
@@ -307,6 +308,8 @@ def _likelihood(runs: Runs, loss, offset, prior, usable: np.ndarray):
     The effects of a run and component are integrated out, see `noise.py`; what all components of
     a run share is Gaussian, ``common_i f_run``, and sampled. Left free, the f would take on what
     the law does not fit, at no cost in t noise: so they have no trend over scales and mixtures.
+    All errors of a run may be wider than a regular one's: how much is exponential, and sampled.
+    A domain that a mixture leaves out is off the law by a shift of its own.
     """
 
     def scale_of(prefix, *, informed):
@@ -322,8 +325,20 @@ def _likelihood(runs: Runs, loss, offset, prior, usable: np.ndarray):
     sigma = pm.Deterministic("sigma", total / pt.sqrt(1 + ratio**2), dims="component")
     common = pm.Deterministic("common", sigma * ratio, dims="component")
     # without a zero in the swarm it is the prior's, for predictions at one
-    kappa = scale_of("doubt", informed=bool(doubt.any()))
-    kappa = pm.Deterministic("sigma_weight", kappa, dims="component")
+    unseen = scale_of("unseen", informed=bool((doubt == noise.UNSEEN).any()))
+    unseen = pm.Deterministic("sigma_unseen", unseen, dims="component")
+    printed = pt.zeros(observed.shape[1])
+    if runs.weight_resolution > 0:
+        # an elasticity, so bounded as the exponents are
+        printed = _exponent(_pooled("printed", prior, "component", informed=False))
+        printed = pm.Deterministic("sigma_weight", printed, dims="component")
+    kappa = pt.stack([printed, unseen])
+    missing = doubt == noise.UNSEEN
+    if missing.any():
+        # else a domain seen in one run alone has to be noise there, or to bend the law for all
+        shift = _pooled("shift", prior, "component", informed=True)
+        shift = pm.Deterministic("unseen_shift", shift, dims="component")
+        loss *= pt.exp(_data("missing", missing.astype(float)) * shift)
     phi = rho = pt.constant(0.0)
     if np.diff(cells.group_start).max() > 1:
         phi = pm.Deterministic("phi", pm.math.sigmoid(prior["misfit_share"].rv("phi_logit")))
@@ -334,7 +349,11 @@ def _likelihood(runs: Runs, loss, offset, prior, usable: np.ndarray):
     trend = _data("run_trend", run_trend(runs))
     effect = pm.Normal("run_z", dims="run")
     effect -= pt.dot(trend, pt.dot(trend.T, effect))
-    dof = pt.stack([prior[name].rv(name) for name in ("dof", "dof_unseen")])
+    outlier = prior["outlier_scale"].rv("outlier_scale")
+    outlier *= pm.Exponential("outlier_z", 1.0, dims="run")
+    # lighter: two cells could else be noise of 100 sigma, at the price of a few nats
+    dof = pm.Deterministic("dof", LEAST_DOF + prior["dof_excess"].rv("dof_z"))
+    dof = pt.stack([dof, prior["dof_unseen"].rv("dof_unseen")])
     seen = [_data(f"cells_{i}", array) for i, array in enumerate(cells.arrays)]
     sizes = [
         [_data(f"{kind}_{unseen}", array) for kind, array in zip(_SIZES, counted, strict=True)]
@@ -342,7 +361,7 @@ def _likelihood(runs: Runs, loss, offset, prior, usable: np.ndarray):
         for counted in [np.unique(cells.group_sizes(unseen=unseen), return_counts=True)]
     ]
     likelihood = ops.log_likelihood(
-        loss, offset, sigma, kappa, common, effect, dof, rho, phi, seen, sizes
+        loss, offset, sigma, kappa, common, effect, outlier, dof, rho, phi, seen, sizes
     )
     pm.Potential("log_likelihood", likelihood)
 
@@ -371,7 +390,10 @@ def kept_variables(model: pm.Model) -> list[str]:
     return [v.name for v in model.unobserved_RVs if v.name not in raw]
 
 
-NOISE = ("sigma", "sigma_weight", "common", "dof", "dof_unseen")
+NOISE = (
+    "sigma", "sigma_weight", "sigma_unseen", "unseen_shift", "common", "outlier_scale", "dof",
+    "dof_unseen",
+)  # fmt: skip
 DISCREPANCY = (
     "offset_scale", "transient_scale", "bend_scale", "discrepancy_correlation", "offset",
 )  # fmt: skip
@@ -407,7 +429,10 @@ def law_draws(posterior: xr.Dataset, most: int | None = None) -> dict[str, np.nd
         "log_Q": np.zeros(n_components),
         "q": np.array(1.0),
         "sigma_weight": np.zeros(n_components),
+        "sigma_unseen": np.zeros(n_components),
+        "unseen_shift": np.zeros(n_components),
         "common": np.zeros(n_components),
+        "outlier_scale": np.array(0.0),
     }
 
     def stacked(name: str) -> np.ndarray:

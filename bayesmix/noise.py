@@ -3,13 +3,15 @@
 The error of row k (run r, cell s) and component i is::
 
     e = (log y - log L_i - offset_si - common_i f_r) / scale,
-    scale^2 = sigma_i^2 + (kappa_i doubt_ki)^2,
+    scale^2 = (sigma_i^2 + (kappa_i doubt_ki)^2) exp(2 o_r),
 
-and the errors of one component in one mixture and N are multivariate t. Degrees of freedom are two:
-`dof[0]` where the domain has weight, `dof[1]` where the mixture is without it. The correlation is
-`rho` between checkpoints of a run, `phi` between runs that repeat the mixture and N with another
-seed: within a run ``A = (1 - rho) I + (rho - phi) 1 1'``, over the group ``diag(A) + phi 1 1'``,
-both inverted in closed form.
+where o_r >= 0 says how much wider all errors of a run are than those of a regular one. The errors
+of one component in one mixture and N are multivariate t. Of `dof` and `kappa`
+there are two: the first where the domain has weight, which may be printed to a resolution only,
+the second where the mixture is without it. The correlation is `rho` between checkpoints of a run,
+`phi` between runs that repeat the mixture and N with another seed: within a run
+``A = (1 - rho) I + (rho - phi) 1 1'``, over the group ``diag(A) + phi 1 1'``, both inverted in
+closed form.
 """
 
 import math
@@ -103,24 +105,51 @@ def scale_and_dof(
     Parameters
     ----------
     draws : mapping
-        ``sigma, sigma_weight`` (S, C), ``dof, dof_unseen`` (S,).
+        ``sigma, sigma_weight, sigma_unseen`` (S, C), ``dof, dof_unseen`` (S,).
     doubt : array, shape (R, C)
 
     Examples
     --------
-    >>> draws = {"sigma": np.array([[3.0]]), "sigma_weight": np.array([[4.0]])}
+    >>> draws = {"sigma": np.array([[3.0]]), "sigma_weight": np.array([[0.0]])}
+    >>> draws |= {"sigma_unseen": np.array([[4.0]])}
     >>> draws |= {"dof": np.array([5.0]), "dof_unseen": np.array([2.0])}
     >>> [x.ravel().tolist() for x in scale_and_dof(draws, np.array([[0.0], [1.0]]))]
     [[3.0, 5.0], [5.0, 2.0]]
     """
-    scale = np.hypot(draws["sigma"][:, None, :], draws["sigma_weight"][:, None, :] * doubt)
+    unseen = doubt == UNSEEN
+    kappa = np.where(unseen, *(draws[n][:, None, :] for n in ("sigma_unseen", "sigma_weight")))
+    scale = np.hypot(draws["sigma"][:, None, :], kappa * doubt)
     dof, dof_unseen = (draws[name][:, None, None] for name in ("dof", "dof_unseen"))
-    return scale, np.where(doubt == UNSEEN, dof_unseen, np.broadcast_to(dof, scale.shape))
+    return scale, np.where(unseen, dof_unseen, np.broadcast_to(dof, scale.shape))
+
+
+def left_out(shift: np.ndarray, weights: np.ndarray) -> np.ndarray | float:
+    """What losses are multiplied by where a mixture leaves their domain out.
+
+    Parameters
+    ----------
+    shift : array, shape (S, C)
+        ``unseen_shift``; components are the K domains, then the targets.
+    weights : array, shape (R, K)
+
+    Returns
+    -------
+    array, shape (S, R, C), or 1
+        1 if no domain is left out.
+
+    Examples
+    --------
+    >>> left_out(np.log([[2.0, 3.0, 4.0]]), np.array([[0.0, 1.0], [0.5, 0.5]])).tolist()
+    [[[2.0, 1.0, 1.0], [1.0, 1.0, 1.0]]]
+    """
+    missing = np.zeros((len(weights), shift.shape[1]))
+    missing[:, : weights.shape[1]] = weights == 0
+    return np.exp(shift[:, None, :] * missing) if missing.any() else 1.0
 
 
 @numba.njit(cache=True, error_model="numpy")
 def log_likelihood(
-    loss, offset, sigma, kappa, common, effect, dof, rho, phi,
+    loss, offset, sigma, kappa, common, effect, outlier, dof, rho, phi,
     observed, doubt, row_cell, row_run, rows, run_start, group_start,
 ):  # fmt: skip
     """Log likelihood, less what depends on `dof` and the groups' sizes alone, and its gradient.
@@ -129,13 +158,15 @@ def log_likelihood(
     -------
     value : float
     bars : tuple
-        Derivatives by the first nine arguments, in their shapes.
+        Derivatives by the first ten arguments, in their shapes.
     """
     n_rows, n_components = loss.shape
     loss_bar, offset_bar = np.zeros_like(loss), np.zeros_like(offset)
     sigma_bar, kappa_bar = np.zeros_like(sigma), np.zeros_like(kappa)
     common_bar, effect_bar = np.zeros_like(common), np.zeros_like(effect)
-    dof_bar, rho_bar, phi_bar, value = np.zeros_like(dof), 0.0, 0.0, 0.0
+    outlier_bar, dof_bar = np.zeros_like(outlier), np.zeros_like(dof)
+    rho_bar, phi_bar, value = 0.0, 0.0, 0.0
+    wider = np.exp(outlier)
     error, scale = np.empty(n_rows), np.empty(n_rows)
     gap = rho - phi
     # logs cost most: those that many cells share are taken once
@@ -159,8 +190,10 @@ def log_likelihood(
                         continue
                     s, log_s = sigma[i], log_sigma[i]
                     if doubt[row, i] > 0.0:
-                        s = math.sqrt(s * s + (kappa[i] * doubt[row, i]) ** 2)
+                        s = math.sqrt(s * s + (kappa[kind, i] * doubt[row, i]) ** 2)
                         log_s = math.log(s)
+                    s *= wider[row_run[row]]
+                    log_s += outlier[row_run[row]]
                     e = y - math.log(loss[row, i]) - offset[row_cell[row], i]
                     e = (e - common[i] * effect[row_run[row]]) / s
                     error[k], scale[k] = e, s
@@ -225,14 +258,16 @@ def log_likelihood(
                     offset_bar[row_cell[row], i] -= pulled
                     common_bar[i] -= pulled * effect[row_run[row]]
                     effect_bar[row_run[row]] -= pulled * common[i]
-                    by_scale = -(1.0 + e_bar * error[k]) * per_scale * per_scale
+                    by_log_scale = -(1.0 + e_bar * error[k])
+                    outlier_bar[row_run[row]] += by_log_scale
+                    by_scale = by_log_scale * (wider[row_run[row]] * per_scale) ** 2
                     sigma_bar[i] += by_scale * sigma[i]
-                    kappa_bar[i] += by_scale * kappa[i] * doubt[row, i] ** 2
+                    kappa_bar[kind, i] += by_scale * kappa[kind, i] * doubt[row, i] ** 2
                 rho_bar -= by_distance * (v_sum * v_sum - v_squares)
                 phi_bar += by_distance * v_sum * v_sum
                 total += v_sum
             phi_bar -= by_distance * total * total
     return value, (
-        loss_bar, offset_bar, sigma_bar, kappa_bar, common_bar, effect_bar,
+        loss_bar, offset_bar, sigma_bar, kappa_bar, common_bar, effect_bar, outlier_bar,
         dof_bar, rho_bar, phi_bar,
     )  # fmt: skip

@@ -26,7 +26,7 @@ _TYPES = tuple(
 # PyTensor keeps compiled Ops on disk under this key: an edited kernel must not meet its old code
 _SOURCES = (allocation.__file__, law.__file__, noise.__file__, __file__)
 _KERNEL = zlib.crc32(b"".join(Path(source).read_bytes() for source in _SOURCES))
-N_NOISE = 9  # loss, offset, sigma, kappa, common, effect; dof, rho, phi
+N_NOISE = 10  # loss, offset, sigma, kappa, common, effect, outlier; dof, rho, phi
 _POINT_TYPES = (pt.dmatrix, pt.lvector, pt.dvector, pt.lvector, pt.dvector)
 
 
@@ -208,16 +208,16 @@ def _noise_numba(op, node, **kwargs):
 
     @numba_njit
     def noise_likelihood(
-        loss, offset, sigma, kappa, common, effect, dof, rho, phi,
+        loss, offset, sigma, kappa, common, effect, outlier, dof, rho, phi,
         observed, doubt, row_cell, row_run, rows, run_start, group_start,
     ):  # fmt: skip
         value, bars = log_likelihood(
-            loss, offset, sigma, kappa, common, effect, dof, rho.item(), phi.item(),
+            loss, offset, sigma, kappa, common, effect, outlier, dof, rho.item(), phi.item(),
             observed, doubt, row_cell, row_run, rows, run_start, group_start,
         )  # fmt: skip
         return (
             np.asarray(value), bars[0], bars[1], bars[2], bars[3], bars[4], bars[5],
-            bars[6], np.asarray(bars[7]), np.asarray(bars[8]),
+            bars[6], bars[7], np.asarray(bars[8]), np.asarray(bars[9]),
         )  # fmt: skip
 
     return noise_likelihood, _KERNEL
@@ -272,21 +272,23 @@ def losses(parameters, at, variant: law.Variant):
     return LawOp(variant)(*inputs, *map(pt.as_tensor_variable, at))[0]
 
 
-def log_likelihood(loss, offset, sigma, kappa, common, effect, dof, rho, phi, cells, sizes):
+def log_likelihood(
+    loss, offset, sigma, kappa, common, effect, outlier, dof, rho, phi, cells, sizes
+):  # fmt: skip
     """Symbolic log likelihood of a swarm's log losses: see `noise.py`.
 
     Parameters
     ----------
     loss : TensorVariable, shape (R, C)
         The law's, nats per token.
-    offset, sigma, kappa, common, effect, dof, rho, phi : TensorVariable
-        Shapes (M, C), (C,), (C,), (C,), (runs,), (2,) and scalars.
+    offset, sigma, kappa, common, effect, outlier, dof, rho, phi : TensorVariable
+        Shapes (M, C), (C,), (2, C), (C,), (runs,), (runs,), (2,) and scalars.
     cells : sequence
         `Cells.arrays`, as arrays or variables.
     sizes : sequence
         For each of the two degrees of freedom, sizes of groups and how many have each.
     """
-    varying = (loss, offset, sigma, kappa, common, effect, dof, rho, phi)
+    varying = (loss, offset, sigma, kappa, common, effect, outlier, dof, rho, phi)
     values = [pt.as_tensor_variable(v, dtype="float64") for v in varying]
     total = NoiseOp()(*values, *map(pt.as_tensor_variable, cells))[0]
     for freedom, (size, count) in zip((dof[0], dof[1]), sizes, strict=True):

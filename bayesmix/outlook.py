@@ -16,7 +16,7 @@ from bayesmix.discrepancy import discrepancy_draws
 from bayesmix.feasible import FeasibleSet
 from bayesmix.fit import Fit
 from bayesmix.model import law_draws, observed_log_loss, weight_doubt
-from bayesmix.noise import scale_and_dof
+from bayesmix.noise import left_out, scale_and_dof
 from bayesmix.objective import Problem, problem
 from bayesmix.optima import draw_optima, mean_optimum
 from bayesmix.predict import mixture_table
@@ -93,7 +93,8 @@ class Outlook:
     def simulated(self, draw: int, rows: Sequence[int], rng: np.random.Generator) -> np.ndarray:
         """Losses (P, C) that runs of some candidates might have under a draw; blank if not seen."""
         scale, dof = (values[draw] for values in self._noise(rows))
-        noise = scale * rng.standard_t(dof)
+        wider = self.draws["outlier_scale"][draw] * rng.exponential(size=(len(scale), 1))
+        noise = scale * np.exp(wider) * rng.standard_t(dof)
         noise += self.draws["common"][draw] * rng.normal(size=(len(scale), 1))
         return np.where(self.seen[rows], np.exp(self.log_losses[draw, rows] + noise), np.nan)
 
@@ -154,6 +155,7 @@ def outlook(
     losses = laws.evaluate_draws(
         *(kept[name] for name in laws.PARAMETERS), *at.arrays, variant.noise, variant.head
     )
+    losses *= left_out(kept["unseen_shift"], weights)
     log_losses = np.log(losses) + misfit[:, 1:]
     known = np.isfinite(observed_log_loss(fit.runs)).any(axis=0)
     same, before = _repeats(fit.runs, weights, sizes)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import pymc as pm
 
 EXPONENT_MAX = 0.9
+LEAST_DOF = 8.0
 
 
 @dataclass(frozen=True)
@@ -142,16 +143,26 @@ def default_priors(n_params: float, n_tokens: float) -> dict[str, Prior]:
         # log of the scale of the noise in log loss, shared part and own: 0.2% to 2% are seen
         "sigma_mean": Normal(math.log(0.006), 0.8),
         "sigma_spread": spread,
-        # scale of log loss per unit of doubt in the log of the domain's own weight
-        "doubt_mean": Normal(math.log(0.01), 1.0),
-        "doubt_spread": LogNormal(0.0, 0.4),
-        # degrees of freedom of the noise; of domains that a mixture leaves out
-        "dof": Gamma(2.0, 0.1),
+        # log of the scale of log loss of a domain that the mixture leaves out
+        "unseen_mean": Normal(math.log(0.01), 1.0),
+        "unseen_spread": LogNormal(0.0, 0.4),
+        # log of the loss of a domain that the mixture leaves out, less the law's
+        "shift_mean": Normal(0.0, 0.03),
+        "shift_spread": LogNormal(math.log(0.03), 0.7),
+        # scale per unit of doubt in the log of a printed weight: the loss's elasticity, on the
+        # exponents' logit scale
+        "printed_mean": Normal(_logit(0.05 / EXPONENT_MAX), 0.7),
+        "printed_spread": spread,
+        # degrees of freedom of the noise beyond LEAST_DOF; of domains that a mixture leaves out
+        "dof_excess": Gamma(2.0, 0.1),
         "dof_unseen": Gamma(2.0, 0.1),
         # log of what all components of a run share, over sigma: it may be next to nothing. A
         # wide spread would let one component be the shared effect itself, without noise of its own
         "common_mean": Normal(math.log(0.3), 1.0),
         "common_spread": LogNormal(math.log(0.15), 0.3),
+        # mean of the log of how much wider the errors of a run are: next to nothing for most. A run
+        # whose record is wrong, or that memorised, shall not make the noise of all heavy-tailed
+        "outlier_scale": LogNormal(math.log(0.05), 0.3),
         # the law's misfit over scales, in log loss: of a new (N, D); of a checkpoint, for an e-fold
         # of tokens to go (`benchmarks/misfit.py` finds 0.004 to 0.005 and 0.002 to 0.005 on two
         # labs' swarms, 0.022 and 0.015 on tiny models of bytes); of the law's slopes in one e-fold

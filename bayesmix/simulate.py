@@ -16,7 +16,7 @@ from bayesmix import law as laws
 from bayesmix._design import draw_design, stream
 from bayesmix.discrepancy import scales
 from bayesmix.model import components, law_draws, reference, run_trend, weight_doubt
-from bayesmix.noise import UNSEEN
+from bayesmix.noise import UNSEEN, left_out
 from bayesmix.prior_predictive import prior_fit
 from bayesmix.priors import Prior
 from bayesmix.runs import Runs, runs_from_frame
@@ -373,6 +373,9 @@ def with_noise(design: Runs, losses: np.ndarray, parameters: xr.Dataset, seed: i
     rng = stream(seed, "noise")
     ids, run = np.unique(design.run_ids.values, return_inverse=True)
     n_components = losses.shape[1]
+    if "unseen_shift" in parameters:
+        shift = parameters["unseen_shift"].values[None]
+        losses = (losses[None] * left_out(shift, design.weights.values))[0]
     rho = float(parameters["rho"]) if "rho" in parameters else 0.0
     dof = np.full(losses.shape, float(parameters["dof"]))
     doubt = weight_doubt(design.weights.values, design.weight_resolution, n_components)
@@ -384,9 +387,13 @@ def with_noise(design: Runs, losses: np.ndarray, parameters: xr.Dataset, seed: i
     own = rng.normal(size=losses.shape)
     scale = np.sqrt(dof / rng.chisquare(dof))[run]
     sigma = parameters["sigma"].values
-    if "sigma_weight" in parameters:
-        sigma = np.hypot(sigma, parameters["sigma_weight"].values * doubt)
+    for name, where in (("sigma_weight", doubt != UNSEEN), ("sigma_unseen", doubt == UNSEEN)):
+        if name in parameters:
+            sigma = np.hypot(sigma, parameters[name].values * doubt * where)
     error = sigma * scale * (np.sqrt(rho) * shared + np.sqrt(1 - rho) * own)
+    if "outlier_scale" in parameters:
+        wider = float(parameters["outlier_scale"]) * rng.exponential(size=(ids.size, 1))
+        error *= np.exp(wider)[run]
     if "common" in parameters:
         effect = rng.normal(size=(ids.size, 1))
         if "offset" in parameters:  # a swarm as it is fitted: effects have no trend in it

@@ -1,9 +1,10 @@
 """Which law predicts runs best? Leave-one-run-out by importance sampling, and stacked laws.
 
-The effect that all components of a run share is sampled with the other parameters, and a run that
-is left out would take its own effect along. So it is integrated out of the likelihood, run by run:
-one dimension, by the trapezoid rule, whose error falls exponentially for a smooth density; the
-part of it that a trend over runs takes is integrated like the rest, a little too wide. What
+The effect that all components of a run share, and how much wider its errors are than others', are
+sampled with the other parameters, and a run that is left out would take its own along. So both are
+integrated out of the likelihood, run by run: the one by the trapezoid rule, whose error falls
+exponentially for a smooth density, the other by Gauss and Laguerre's; the part of the effect that a
+trend over runs takes is integrated like the rest, a little too wide. What
 is then left out with a run are all its losses, of every checkpoint and component. What stays in:
 the offsets of its N and D, which other runs share; and where runs repeat a mixture and N, their
 common misfit (``phi``), which each of them is scored without.
@@ -26,9 +27,13 @@ from bayesmix.fit import Fit
 from bayesmix.model import law_draws, observed_log_loss, usable_cells, weight_doubt
 from bayesmix.predict import Prediction, predict
 
-# at least a third of a node apart in standard deviations, if the run effect is known to 0.1 or less
-_NODES = np.linspace(-6.0, 6.0, 121)
-_LOG_WEIGHTS = -(_NODES**2) / 2 - logsumexp(-(_NODES**2) / 2)
+# 0.2 apart: a run effect that is known to 0.1 or worse is integrated to 1%, to 0.2 to 1e-8
+_EFFECTS = np.linspace(-6.0, 6.0, 61)
+# how much wider a run's errors are is exponential
+_OUTLIERS, _SHARES = np.polynomial.laguerre.laggauss(6)
+_LOG_WEIGHTS = np.add.outer(
+    -(_EFFECTS**2) / 2 - logsumexp(-(_EFFECTS**2) / 2), np.log(_SHARES)
+).ravel()
 _MOST_DRAWS = 1000
 
 
@@ -113,12 +118,14 @@ def run_log_likelihood(fit: Fit) -> xr.DataArray:
     loss = laws.evaluate_draws(
         *(draws[name] for name in laws.PARAMETERS), *at.arrays, variant.noise, variant.head
     )
+    loss *= noise.left_out(draws["unseen_shift"], runs.weights.values)
     usable = usable_cells(runs, variant)
     observed = np.where(usable, observed_log_loss(runs), np.nan)
     doubt = weight_doubt(runs.weights.values, runs.weight_resolution, observed.shape[1])
     cells = scales(runs)
     rho = tree["rho"].values.ravel() if "rho" in tree else np.zeros(len(loss))
     dof = np.stack([draws["dof"], draws["dof_unseen"]], axis=1)
+    kappa = np.stack([draws["sigma_weight"], draws["sigma_unseen"]], axis=1)
     ids, run = np.unique(runs.run_ids.values, return_inverse=True)
     values = np.empty((len(loss), len(ids)))
     for r in range(len(ids)):
@@ -128,8 +135,8 @@ def run_log_likelihood(fit: Fit) -> xr.DataArray:
             observed[rows], doubt[rows], Scales(cells.log_scale, cells.row_cell[rows]), alone, alone
         )
         at_nodes = _at_nodes(
-            loss[:, rows], draws["offset"], draws["sigma"], draws["sigma_weight"],
-            draws["common"], _NODES, dof, rho, *own.arrays,
+            loss[:, rows], draws["offset"], draws["sigma"], kappa,
+            draws["common"], _EFFECTS, draws["outlier_scale"], _OUTLIERS, dof, rho, *own.arrays,
         )  # fmt: skip
         constant = np.zeros(len(loss))
         for unseen in (False, True):
@@ -146,18 +153,19 @@ def run_log_likelihood(fit: Fit) -> xr.DataArray:
     return xr.DataArray(values.reshape(shape), coords, ("chain", "draw", "run"), "run")
 
 
-@numba.njit(cache=True, error_model="numpy")
+@numba.njit(cache=True, parallel=True, error_model="numpy")
 def _at_nodes(
-    loss, offset, sigma, kappa, common, nodes, dof, rho,
+    loss, offset, sigma, kappa, common, effects, outlier_scale, outliers, dof, rho,
     observed, doubt, row_cell, row_run, rows, run_start, group_start,
 ):  # fmt: skip
-    """Log likelihood (S, nodes) of one run at values of its shared effect, less the constant."""
-    value = np.empty((loss.shape[0], nodes.size))
-    for s in range(loss.shape[0]):
-        for k in range(nodes.size):
+    """Log likelihood (S, nodes) of one run at values of its two effects, less the constant."""
+    value = np.empty((loss.shape[0], effects.size * outliers.size))
+    for s in numba.prange(loss.shape[0]):
+        for k in range(value.shape[1]):
+            at, wider = divmod(k, outliers.size)
             value[s, k] = noise.log_likelihood(
-                loss[s], offset[s], sigma[s], kappa[s], common[s], nodes[k : k + 1],
-                dof[s], rho[s], 0.0,
+                loss[s], offset[s], sigma[s], kappa[s], common[s], effects[at : at + 1],
+                outlier_scale[s] * outliers[wider : wider + 1], dof[s], rho[s], 0.0,
                 observed, doubt, row_cell, row_run, rows, run_start, group_start,
             )[0]  # fmt: skip
     return value

@@ -33,6 +33,7 @@ _DIMS = {
     "log_Q": ("component",),
     "sigma": ("component",),
     "sigma_weight": ("component",),
+    "sigma_unseen": ("component",),
     "common": ("component",),
     "offset": ("cell", "component"),
 }

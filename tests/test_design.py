@@ -121,7 +121,7 @@ def test_noise_is_that_of_the_model():
     draws = parameters(THREE, n_draws=S)
     rng = np.random.default_rng(0)
     draws["common"] = rng.uniform(0.002, 0.004, (S, 3))
-    draws["sigma_weight"] = rng.uniform(0.01, 0.02, (S, 3))
+    draws["sigma_unseen"] = rng.uniform(0.01, 0.02, (S, 3))
     runs = swarm(THREE, unobserved=("books",))
     fit = fit_of(draws, runs)
     table = candidate_table(THREE, candidates((0.5, 0.5, 0.0), (0.0, 0.5, 0.5)))
@@ -131,7 +131,7 @@ def test_noise_is_that_of_the_model():
     own = draws["sigma"][:, :2] ** 2
     common = np.sqrt((draws["common"][:, :2] ** 2).mean(axis=0))
     # weight 0 is in doubt; a t error tells of its centre as a normal of larger variance
-    unseen = own + np.array([1.0, 0.0]) * draws["sigma_weight"][:, :2] ** 2
+    unseen = own + np.array([1.0, 0.0]) * draws["sigma_unseen"][:, :2] ** 2
     seen_dof, unseen_dof = (draws[name][:, None] for name in ("dof", "dof_unseen"))
     for block, variance, dof in (
         (noise[:2, :2], own, np.hstack([seen_dof, seen_dof])),

@@ -164,6 +164,23 @@ def test_a_shared_compiled_model_takes_the_data_of_each_swarm(small: bm.Runs) ->
     np.testing.assert_allclose(levels[1] / levels[0], 1.3, rtol=0.02)
 
 
+def test_one_wrong_record_does_not_widen_the_others(small: bm.Runs) -> None:
+    """A run whose losses are off by a fifth is an outlier; noise and intervals stay as they are."""
+    frame = small.frame
+    losses = [name for name in frame if name.startswith(("loss_", "target_"))]
+    wrong = frame.copy()
+    wrong.loc[3, losses] *= np.exp(np.random.default_rng(0).normal(0, 0.2, len(losses)))
+    at = frame.drop(columns=losses).iloc[[0, 7, 12]]
+    widths, sigmas = [], []
+    for runs in (small, bm.runs_from_frame(wrong, weight_resolution=small.weight_resolution)):
+        fit = bm.fit(runs, draws=300, tune=500, chains=1, progressbar=False)
+        summary = fit.predict(at).summary()
+        widths.append(((summary["upper"] - summary["lower"]) / summary["mean"]).median())
+        sigmas.append(float(fit.posterior["posterior"]["sigma"].median()))
+    assert widths[1] < 1.5 * widths[0]
+    assert sigmas[1] < 1.5 * sigmas[0]
+
+
 def test_chains_leave_the_spurious_mode(small: bm.Runs) -> None:
     """With unbounded exponents one domain's b ran off while its x sat on the floor H.
 

@@ -83,11 +83,20 @@ def test_everything_is_positive_and_exponents_are_bounded(transfer) -> None:
 
 
 def _log_likelihood(runs: bm.Runs, law: str, seed: int) -> tuple[float, dict[str, np.ndarray]]:
-    """The model's log likelihood at one draw of the prior, and the draw."""
+    """The model's log density of `_log_errors` at one draw of the prior, and the draw."""
     model = models.build_model(runs, law)
-    kept = [*models.kept_variables(model), "run_z"]
+    kept = [*models.kept_variables(model), "run_z", "outlier_z"]
     values = pm.draw([*(model[n] for n in kept), model["log_likelihood"]], random_seed=seed)
-    return float(values[-1]), dict(zip(kept, values[:-1], strict=True))
+    draw = dict(zip(kept, values[:-1], strict=True))
+    # of the errors as they are, not of those divided by how much wider they are
+    widening = models.usable_cells(runs, laws.LAWS[law]).sum(axis=1) @ _wider(runs, draw)
+    return float(values[-1]) + widening, draw
+
+
+def _wider(runs: bm.Runs, draw: dict[str, np.ndarray]) -> np.ndarray:
+    """Log of how much wider the errors of each row are than a regular run's."""
+    run = np.unique(runs.run_ids.values, return_inverse=True)[1]
+    return (draw["outlier_scale"] * draw["outlier_z"])[run]
 
 
 def _fitted(runs: bm.Runs, law: str, draw: dict[str, np.ndarray]) -> np.ndarray:
@@ -109,7 +118,7 @@ def _fitted(runs: bm.Runs, law: str, draw: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def _log_errors(runs: bm.Runs, law: str, draw: dict[str, np.ndarray]) -> np.ndarray:
-    """Log losses less the law's, the cells' offsets and the effect of each run."""
+    """Log losses less the law's, the cells' offsets and the effect of each run, as if regular."""
     error = np.log(np.column_stack([runs.losses.values, runs.target_losses.values]))
     error -= np.log(_fitted(runs, law, draw)) + draw["offset"][scales(runs).row_cell]
     _, first, run = np.unique(runs.run_ids.values, return_index=True, return_inverse=True)
@@ -117,7 +126,8 @@ def _log_errors(runs: bm.Runs, law: str, draw: dict[str, np.ndarray]) -> np.ndar
     mixture, log_n = runs.weights.values[first], np.log(runs.n_params.values[first])
     regressors = np.column_stack([mixture, log_n - log_n.mean()])
     slopes = np.linalg.lstsq(regressors, draw["run_z"])[0]
-    return error - draw["common"] * (draw["run_z"] - regressors @ slopes)[run, None]
+    error -= draw["common"] * (draw["run_z"] - regressors @ slopes)[run, None]
+    return error * np.exp(-_wider(runs, draw))[:, None]
 
 
 _DIMS = {"E": ["component"], "b": ["domain"], "tau": ["component", "source"]}
@@ -134,10 +144,27 @@ def test_one_checkpoint_is_an_independent_t(law: str) -> None:
         for i in range(4):
             if law == "regression" and unseen[row, i]:
                 continue
-            scale = np.hypot(draw["sigma"][i], draw["sigma_weight"][i] * unseen[row, i])
+            scale = np.hypot(draw["sigma"][i], draw["sigma_unseen"][i] * unseen[row, i])
             dof = draw["dof_unseen" if unseen[row, i] else "dof"]
             want += stats.t.logpdf(error[row, i], dof, scale=scale)
     assert got == pytest.approx(want, rel=1e-10)
+
+
+def test_printed_weights_have_a_scale_of_their_own() -> None:
+    """A weight printed to a resolution errs; a domain left out has another scale than that."""
+    frame = _runs(zeros=True).frame
+    runs = bm.runs_from_frame(frame, weight_resolution=0.01)
+    got, draw = _log_likelihood(runs, "transfer", seed=3)
+    weights = np.column_stack([runs.weights.values, np.ones(len(runs))])
+    doubt = models.weight_doubt(weights[:, :3], 0.01, 4)
+    seen = weights > 0
+    scale = np.where(seen, draw["sigma_weight"] * doubt, draw["sigma_unseen"])
+    scale = np.hypot(draw["sigma"], scale)
+    dof = np.where(seen, draw["dof"], draw["dof_unseen"])
+    error = _log_errors(runs, "transfer", draw)
+    assert got == pytest.approx(stats.t.logpdf(error, dof, scale=scale).sum(), rel=1e-10)
+    # exact weights say nothing about such a scale
+    assert "sigma_weight" not in models.build_model(_runs(zeros=True)).named_vars
 
 
 def test_checkpoints_of_a_run_are_a_correlated_multivariate_t() -> None:

@@ -35,9 +35,10 @@ def _parameters(rho: float, phi: float) -> dict:
         "loss": np.exp(rng.normal(1.0, 0.1, size=(N_ROWS, N_COMPONENTS))),
         "offset": rng.normal(0.0, 0.05, size=(2, N_COMPONENTS)),
         "sigma": rng.uniform(0.3, 1.3, N_COMPONENTS),
-        "kappa": rng.uniform(0.1, 1.0, N_COMPONENTS),
+        "kappa": rng.uniform(0.1, 1.0, (2, N_COMPONENTS)),
         "common": rng.uniform(0.1, 1.0, N_COMPONENTS),
         "effect": rng.normal(size=6),
+        "outlier": rng.exponential(0.5, size=6),
         "dof": np.array(DOF),
         "rho": rho,
         "phi": phi,
@@ -60,11 +61,12 @@ def test_value_is_the_multivariate_t(cells, rho: float, phi: float) -> None:
                 continue
             correlation = np.where(RUN[k][:, None] == RUN[k], rho, phi)
             np.fill_diagonal(correlation, 1.0)
-            scale = np.hypot(p["sigma"][i], p["kappa"][i] * cells.doubt[k, i])
+            unseen = bool(cells.unseen[k[0], i])
+            scale = np.hypot(p["sigma"][i], p["kappa"][int(unseen), i] * cells.doubt[k, i])
+            scale *= np.exp(p["outlier"][RUN[k]])
             mean = np.log(p["loss"][k, i]) + p["offset"][CELL[k], i]
             mean += p["common"][i] * p["effect"][RUN[k]]
             shape = scale[:, None] * correlation * scale
-            unseen = bool(cells.unseen[k[0], i])
             want += multivariate_t(mean, shape, df=DOF[unseen]).logpdf(cells.observed[k, i])
             want -= _constant(k.size, DOF[unseen])
             sizes[unseen].append(k.size)
@@ -103,10 +105,10 @@ def test_the_op_gives_the_kernels_value_and_gradient(cells) -> None:
     kinds = [cells.group_sizes(unseen=unseen) for unseen in (False, True)]
     sizes = [np.unique(kind, return_counts=True) for kind in kinds]
     total = ops.log_likelihood(*symbols, cells.arrays, sizes)
-    compiled = pytensor.function(symbols, [total, *pt.grad(total, symbols[:6])], mode="NUMBA")
+    compiled = pytensor.function(symbols, [total, *pt.grad(total, symbols[:7])], mode="NUMBA")
     got, *slopes = compiled(*(np.asarray(value, dtype=float) for value in p.values()))
     value, bars = noise.log_likelihood(*p.values(), *cells.arrays)
     value += sum(_constant(kind, dof).sum() for kind, dof in zip(kinds, DOF, strict=True))
     assert got == pytest.approx(value, rel=1e-12)
-    for slope, bar in zip(slopes, bars[:6], strict=True):
+    for slope, bar in zip(slopes, bars[:7], strict=True):
         np.testing.assert_allclose(slope, bar, rtol=1e-12, atol=1e-12)

@@ -119,7 +119,7 @@ def test_a_run_is_a_t_in_log_loss_around_the_law():
 
 def test_a_domain_without_tokens_is_noisier_by_what_the_fit_learned():
     draws = parameters(DOMAINS, n_draws=20_000, spread=0)
-    draws["sigma_weight"] = np.full((20_000, 3), 0.05)
+    draws["sigma_unseen"] = np.full((20_000, 3), 0.05)
     draws["dof_unseen"] = np.full(20_000, 2.5)
     fit = fit_of(draws, swarm(DOMAINS))
     found = fit.predict(
@@ -133,6 +133,21 @@ def test_a_domain_without_tokens_is_noisier_by_what_the_fit_learned():
         quartile = scipy.stats.t.ppf(0.75, dof)
         found_scale = float(rest.sel(domain=name).quantile(0.75)) / quartile
         assert found_scale == pytest.approx(scale, rel=0.02)
+
+
+def test_all_errors_of_a_run_can_be_wider():
+    draws = parameters(DOMAINS, n_draws=20_000, spread=0)
+    draws["outlier_scale"] = np.full(20_000, 0.4)
+    found = fit_of(draws, swarm(DOMAINS)).predict(H, n_params=1e9, n_tokens=1e10, seed=2)
+    rest = np.log(found.draws["loss"] / found.draws["expected"]).isel(row=0).values[:, :3]
+    scaled, dof = rest / draws["sigma"][0], float(draws["dof"][0])
+
+    def cdf(x):
+        nodes, weights = np.polynomial.laguerre.laggauss(40)
+        return scipy.stats.t.cdf(np.multiply.outer(x, np.exp(-0.4 * nodes)), dof) @ weights
+
+    assert scipy.stats.kstest(scaled[:, 1], cdf).pvalue > 1e-3
+    assert abs(scipy.stats.spearmanr(*abs(scaled[:, :2]).T).statistic) > 0.05  # of one run
 
 
 def test_a_printed_zero_is_predicted_at_half_the_resolution():

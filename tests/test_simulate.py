@@ -7,7 +7,7 @@ from scipy import optimize, stats
 from bayesmix import law as laws
 from bayesmix.discrepancy import scales
 from bayesmix.model import reference
-from bayesmix.priors import Normal
+from bayesmix.priors import LogNormal, Normal
 from bayesmix.simulate import (
     draw_design,
     draw_parameters,
@@ -15,6 +15,7 @@ from bayesmix.simulate import (
     simulate,
     simulate_additive,
     simulate_from_prior,
+    with_noise,
 )
 
 SIZES = [5e7, 1.5e8, 4e8]
@@ -168,7 +169,7 @@ def test_the_seed_decides():
 def prior_swarms():
     design = draw_design(3, SIZES, n_mixtures=40, zeros=0.2, checkpoints=2, seed=9)
     # nothing shared by the components of a run, so that errors are independent
-    alone = {"common_mean": Normal(-20.0, 1e-3)}
+    alone = {"common_mean": Normal(-20.0, 1e-3), "outlier_scale": LogNormal(-20.0, 1e-3)}
     return design, simulate_from_prior(design, 60, priors=alone, seed=9)
 
 
@@ -200,7 +201,7 @@ def test_prior_noise_is_the_models(prior_swarms):
         errors -= truth["offset"].values[scales(design).row_cell]
         scale = np.where(
             unseen,
-            np.sqrt(truth["sigma"].values ** 2 + truth["sigma_weight"].values ** 2),
+            np.sqrt(truth["sigma"].values ** 2 + truth["sigma_unseen"].values ** 2),
             truth["sigma"].values,
         )
         # one checkpoint of each run: those of a run are not independent
@@ -209,6 +210,23 @@ def test_prior_noise_is_the_models(prior_swarms):
     uniform = np.array(uniform)
     for cells in (uniform[:, unseen[::2]], uniform[:, ~unseen[::2]]):
         assert stats.kstest(cells.ravel(), "uniform").pvalue > 0.01
+
+
+def test_errors_of_a_run_are_wider_by_an_exponential():
+    swarm = simulate(3, SIZES, n_mixtures=300, noise=0.01, dof=1e9, seed=4)
+    truth = swarm.parameters.assign(outlier_scale=0.4)
+    again = with_noise(swarm.runs, swarm.losses.values, truth, seed=5)
+    errors = np.log(again.runs.losses.values / swarm.losses.values) / 0.01
+
+    def cdf(x):
+        nodes, weights = np.polynomial.laguerre.laggauss(40)
+        return stats.norm.cdf(np.multiply.outer(x, np.exp(-0.4 * nodes))) @ weights
+
+    # one component of each run: all of a run are as much wider
+    assert stats.kstest(errors[:, 0], cdf).pvalue > 0.01
+    assert stats.kstest(errors[:, 0], "norm").pvalue < 1e-6
+    wide = np.argsort(abs(errors[:, 0]))[-60:]
+    assert abs(errors[wide, 1]).mean() > 1.3 * abs(errors[:, 1]).mean()
 
 
 def test_additive_losses_are_the_additive_law():

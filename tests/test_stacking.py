@@ -72,15 +72,19 @@ def test_the_integral_over_the_run_effect(fit):
 
 
 def test_the_integral_where_a_domain_was_left_out():
-    """Its noise has degrees of freedom of its own, and the doubt about a weight of 0."""
+    """Its noise has degrees of freedom of its own, and the doubt about a weight of 0.
+
+    How much wider a run's errors are is integrated out as well.
+    """
     frame = swarm(DOMAINS, n_runs=8).frame
     frame.loc[2, ["weight_web", "weight_code"]] = [0.0, 1.0]
     frame.loc[2, ["loss_web", "loss_code"]] = [7.6, 2.86]  # near the law's
     runs = bm.runs_from_frame(frame, weight_resolution=0.0)
     draws = parameters(DOMAINS, n_draws=8, spread=0.01)
     draws["common"] = np.full((8, 2), 0.01)
-    draws["sigma_weight"] = np.random.default_rng(3).uniform(0.01, 0.03, (8, 2))
+    draws["sigma_unseen"] = np.random.default_rng(3).uniform(0.01, 0.03, (8, 2))
     draws["dof"], draws["dof_unseen"] = np.full(8, 9.0), np.full(8, 2.5)
+    draws["outlier_scale"] = np.full(8, 0.1)
     fit = fit_of(draws, runs, chains=1)
     values = run_log_likelihood(fit)
     row = int(np.flatnonzero(runs.weights.values[:, 0] == 0)[0])
@@ -88,13 +92,18 @@ def test_the_integral_where_a_domain_was_left_out():
     error = np.log(runs.losses.values[row]) - np.log(fitted_losses(fit).values[0, :, row])
     for s in (0, 5):
         scale = draws["sigma"][s].copy()
-        scale[0] = np.hypot(scale[0], draws["sigma_weight"][s, 0] * UNSEEN)
+        scale[0] = np.hypot(scale[0], draws["sigma_unseen"][s, 0] * UNSEEN)
 
-        def density(f, s=s, scale=scale):
-            left = (error[s] - 0.01 * f) / scale
-            return norm.pdf(f) * (t.pdf(left, [2.5, 9.0]) / scale).prod()
+        def density(f, wider, s=s, scale=scale):
+            wide = scale * np.exp(wider)
+            left = (error[s] - 0.01 * f) / wide
+            return norm.pdf(f) * (t.pdf(left, [2.5, 9.0]) / wide).prod()
 
-        exact = quad(density, -8, 8, limit=400, points=[-3, -1, 0, 1, 3], epsabs=0, epsrel=1e-9)[0]
+        options = {"limit": 400, "points": [-3, -1, 0, 1, 3], "epsabs": 0, "epsrel": 1e-9}
+        exact = sum(
+            share * quad(density, -8, 8, args=(0.1 * z,), **options)[0]
+            for z, share in zip(*np.polynomial.laguerre.laggauss(30), strict=True)
+        )
         assert values.values[0, s, at] == pytest.approx(np.log(exact), abs=1e-6)
 
 

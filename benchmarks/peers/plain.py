@@ -96,12 +96,15 @@ def losses(parameters: Mapping, at: Sequence, variant: laws.Variant):
     return loss
 
 
-def log_likelihood(loss, offset, sigma, kappa, common, effect, dof, rho, phi, cells, sizes):
+def log_likelihood(
+    loss, offset, sigma, kappa, common, effect, outlier, dof, rho, phi, cells, sizes
+):  # fmt: skip
     """As `bayesmix.ops.log_likelihood`, of a swarm without checkpoints and repeats."""
     observed, doubt, row_cell, row_run, *_ = cells
     unseen = pt.eq(doubt, UNSEEN)
     seen = pt.lt(observed, np.inf)
-    scale = pt.sqrt(sigma**2 + (kappa * doubt) ** 2)
+    scale = pt.sqrt(sigma**2 + (pt.switch(unseen, kappa[1], kappa[0]) * doubt) ** 2)
+    scale *= pt.exp(outlier)[row_run][:, None]
     freedom = pt.switch(unseen, dof[1], dof[0])
     # the branch that is not taken has to be finite for the gradient
     error = pt.switch(seen, observed, 0.0) - pt.log(loss) - offset[row_cell]
