@@ -71,24 +71,6 @@ def outside(fit: Fit, h: np.ndarray) -> list[str]:
     return said
 
 
-def leaves_out(fit: Fit, objective: Mapping[str, float], h: np.ndarray) -> list[str]:
-    """Sentences on domains that count and have no weight."""
-    posterior = fit.posterior["posterior"]
-    if "unseen_shift" not in posterior:
-        return []
-    said = []
-    for name, weight in zip(fit.runs.domains, h, strict=True):
-        if weight == 0 and objective.get(name):
-            shift = posterior["unseen_shift"].sel(component=name)
-            middle, low, high = (float(x) for x in np.expm1(shift.quantile([0.5, 0.05, 0.95])))
-            said.append(
-                f"The mixture leaves {name} out: its loss is then {middle:+.1%} off the law's "
-                f"({low:+.1%} to {high:+.1%}, 90% equal-tailed), which its losses here hold "
-                "and the search for the optimum does not see. Compare a small weight."
-            )
-    return said
-
-
 def unfinished(convergence: Mapping[str, float]) -> list[str]:
     """Sentences on optimisers that stopped short."""
     said = []

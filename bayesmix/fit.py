@@ -33,7 +33,7 @@ from bayesmix.model import (
     reference,
     structure,
 )
-from bayesmix.noise import left_out
+from bayesmix.noise import at_printed_zeros
 from bayesmix.priors import Prior, default_priors, replace_priors
 from bayesmix.runs import Runs, runs_from_frame
 
@@ -328,7 +328,7 @@ def fitted_losses(fit: Fit) -> xr.DataArray:
     values = laws.evaluate_draws(
         *(draws[name] for name in laws.PARAMETERS), *at.arrays, variant.noise, variant.head
     )
-    values *= left_out(draws["unseen_shift"], runs.weights.values)
+    values *= at_printed_zeros(draws["zero_shift"], runs.weights.values)
     shape = (posterior.sizes["chain"], posterior.sizes["draw"], *values.shape[1:])
     return xr.DataArray(
         values.reshape(shape),

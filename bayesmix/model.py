@@ -120,13 +120,15 @@ def build_model(
         "cell": np.arange(len(scales(runs).log_scale)),
     }
     with pm.Model(coords=coords) as model:
-        parameters = _anchored_parameters(runs, ref, variant, prior)
+        usable = usable_cells(runs, variant)
+        shift, zeros = _shift(runs, prior, usable)
+        parameters = _anchored_parameters(runs, ref, variant, prior, shift, zeros)
         at = laws.points(
             runs.effective_weights().values, runs.n_params.values, runs.n_tokens.values
         )
         where = [_data(f"at_{i}", array) for i, array in enumerate(at.arrays)]
-        loss = ops.losses(parameters, where, variant)
-        _likelihood(runs, loss, _offset(runs, prior), prior, usable_cells(runs, variant))
+        loss = ops.losses(parameters, where, variant) * pt.exp(zeros * shift)
+        _likelihood(runs, loss, _offset(runs, prior), prior, usable)
     return model
 
 
@@ -160,7 +162,19 @@ def _exponent(logit):
     return EXPONENT_MAX * pm.math.sigmoid(logit)
 
 
-def _anchored_parameters(runs, ref: Reference, variant, prior):
+def _shift(runs: Runs, prior, usable: np.ndarray):
+    """How far losses at printed zeros are off the law (C,), and where there are any (R, C).
+
+    The law takes such a weight for half the resolution, and it may be anything below. Without a
+    shift a domain that one run alone has would be noise there, or bend the law for all.
+    """
+    missing = usable & (weight_doubt(runs.weights.values, 0.0, usable.shape[1]) == noise.UNSEEN)
+    if runs.weight_resolution == 0 or not missing.any():
+        return pt.zeros(usable.shape[1]), pt.zeros(usable.shape)
+    return prior["zero_shift"].rv("zero_shift", dims="component"), _data("zeros", missing * 1.0)
+
+
+def _anchored_parameters(runs, ref: Reference, variant, prior, shift, at_zero):
     """The law's natural parameters from levels, elasticities and shares at the reference."""
     n_domains, n_targets = len(runs.domains), len(runs.targets)
     n_components = n_domains + n_targets
@@ -170,7 +184,8 @@ def _anchored_parameters(runs, ref: Reference, variant, prior):
         return pt.concatenate([values, pt.zeros(n_targets)])
 
     log_level = prior["level"].rv("level_offset", dims="component")
-    log_level += _data("log_medians", _log_medians(runs))
+    # the data fix the mean loss, with the shift where it is
+    log_level += _data("log_medians", _log_medians(runs)) - at_zero.mean(axis=0) * shift
     level = pm.Deterministic("level", pt.exp(log_level), dims="component")
 
     # A level is split by three sticks, from what data fix best to what they fix least.
@@ -309,7 +324,6 @@ def _likelihood(runs: Runs, loss, offset, prior, usable: np.ndarray):
     a run share is Gaussian, ``common_i f_run``, and sampled. Left free, the f would take on what
     the law does not fit, at no cost in t noise: so they have no trend over scales and mixtures.
     All errors of a run may be wider than a regular one's: how much is exponential, and sampled.
-    A domain that a mixture leaves out is off the law by a shift of its own.
     """
 
     def scale_of(prefix, *, informed):
@@ -333,12 +347,6 @@ def _likelihood(runs: Runs, loss, offset, prior, usable: np.ndarray):
         printed = _exponent(_pooled("printed", prior, "component", informed=False))
         printed = pm.Deterministic("sigma_weight", printed, dims="component")
     kappa = pt.stack([printed, unseen])
-    missing = doubt == noise.UNSEEN
-    if missing.any():
-        # else a domain seen in one run alone has to be noise there, or to bend the law for all
-        shift = _pooled("shift", prior, "component", informed=True)
-        shift = pm.Deterministic("unseen_shift", shift, dims="component")
-        loss *= pt.exp(_data("missing", missing.astype(float)) * shift)
     phi = rho = pt.constant(0.0)
     if np.diff(cells.group_start).max() > 1:
         phi = pm.Deterministic("phi", pm.math.sigmoid(prior["misfit_share"].rv("phi_logit")))
@@ -391,7 +399,7 @@ def kept_variables(model: pm.Model) -> list[str]:
 
 
 NOISE = (
-    "sigma", "sigma_weight", "sigma_unseen", "unseen_shift", "common", "outlier_scale", "dof",
+    "sigma", "sigma_weight", "sigma_unseen", "zero_shift", "common", "outlier_scale", "dof",
     "dof_unseen",
 )  # fmt: skip
 DISCREPANCY = (
@@ -430,7 +438,7 @@ def law_draws(posterior: xr.Dataset, most: int | None = None) -> dict[str, np.nd
         "q": np.array(1.0),
         "sigma_weight": np.zeros(n_components),
         "sigma_unseen": np.zeros(n_components),
-        "unseen_shift": np.zeros(n_components),
+        "zero_shift": np.zeros(n_components),
         "common": np.zeros(n_components),
         "outlier_scale": np.array(0.0),
     }

@@ -123,28 +123,29 @@ def scale_and_dof(
     return scale, np.where(unseen, dof_unseen, np.broadcast_to(dof, scale.shape))
 
 
-def left_out(shift: np.ndarray, weights: np.ndarray) -> np.ndarray | float:
-    """What losses are multiplied by where a mixture leaves their domain out.
+def at_printed_zeros(shift: np.ndarray, weights: np.ndarray) -> np.ndarray | float:
+    """What the law's losses are multiplied by where weights were printed as 0.
 
     Parameters
     ----------
     shift : array, shape (S, C)
-        ``unseen_shift``; components are the K domains, then the targets.
+        ``zero_shift``; components are the K domains, then the targets.
     weights : array, shape (R, K)
 
     Returns
     -------
     array, shape (S, R, C), or 1
-        1 if no domain is left out.
+        1 if no weight is 0.
 
     Examples
     --------
-    >>> left_out(np.log([[2.0, 3.0, 4.0]]), np.array([[0.0, 1.0], [0.5, 0.5]])).tolist()
+    >>> shift, weights = np.log([[2.0, 3.0, 4.0]]), np.array([[0.0, 1.0], [0.5, 0.5]])
+    >>> at_printed_zeros(shift, weights).tolist()
     [[[2.0, 1.0, 1.0], [1.0, 1.0, 1.0]]]
     """
-    missing = np.zeros((len(weights), shift.shape[1]))
-    missing[:, : weights.shape[1]] = weights == 0
-    return np.exp(shift[:, None, :] * missing) if missing.any() else 1.0
+    zeros = np.zeros((len(weights), shift.shape[1]))
+    zeros[:, : weights.shape[1]] = weights == 0
+    return np.exp(shift[:, None, :] * zeros) if zeros.any() else 1.0
 
 
 @numba.njit(cache=True, error_model="numpy")

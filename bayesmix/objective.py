@@ -2,7 +2,7 @@
 
 The objective is a weighted sum of expected losses, or the greatest of them: the law's, of which
 `law.py` gives values and exact gradients, times each draw's discrepancy. The mixtures are exact: a
-domain at 0 has no tokens, and the values there have its shift, a step that gradients do not see.
+domain at 0 has no tokens.
 """
 
 import math
@@ -16,7 +16,6 @@ from bayesmix.discrepancy import discrepancy_draws
 from bayesmix.fit import Fit
 from bayesmix.lagrangian import Smoothed, Target
 from bayesmix.model import law_draws
-from bayesmix.noise import left_out
 from bayesmix.optimise import project
 from bayesmix.risk import Risk, is_tail, smooth, value
 
@@ -59,8 +58,6 @@ class Problem:
         N (parameters) and D (tokens).
     objective : array, shape (S, C)
         Non-negative weights over domains and targets, times the draw's discrepancy.
-    shift : array, shape (S, C)
-        ``unseen_shift``: a step where a mixture leaves a domain out, so in `values` alone.
     worst : bool
         Whether the objective is the greatest of the weighted losses, not their sum.
     """
@@ -70,7 +67,6 @@ class Problem:
     n_params: float
     n_tokens: float
     objective: np.ndarray
-    shift: np.ndarray
     worst: bool = False
 
     @property
@@ -84,7 +80,6 @@ class Problem:
             self,
             parameters=tuple(values[draws] for values in self.parameters),
             objective=self.objective[draws],
-            shift=self.shift[draws],
         )
 
     def thinned(self, most: int) -> "Problem":
@@ -100,7 +95,6 @@ class Problem:
         loss = laws.evaluate_draws(
             *self.parameters, *at.arrays, self.variant.noise, self.variant.head
         )
-        loss *= left_out(self.shift, points)
         loss *= self.objective[:, None, :]
         return loss.max(axis=2) if self.worst else loss.sum(axis=2)
 
@@ -148,7 +142,6 @@ def problem(
         float(n_params),
         float(n_tokens),
         weights * factors,
-        draws["unseen_shift"],
         worst,
     )
 

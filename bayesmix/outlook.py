@@ -16,7 +16,7 @@ from bayesmix.discrepancy import discrepancy_draws
 from bayesmix.feasible import FeasibleSet
 from bayesmix.fit import Fit
 from bayesmix.model import law_draws, observed_log_loss, weight_doubt
-from bayesmix.noise import left_out, scale_and_dof
+from bayesmix.noise import scale_and_dof
 from bayesmix.objective import Problem, problem
 from bayesmix.optima import draw_optima, mean_optimum
 from bayesmix.predict import mixture_table
@@ -155,7 +155,6 @@ def outlook(
     losses = laws.evaluate_draws(
         *(kept[name] for name in laws.PARAMETERS), *at.arrays, variant.noise, variant.head
     )
-    losses *= left_out(kept["unseen_shift"], weights)
     log_losses = np.log(losses) + misfit[:, 1:]
     known = np.isfinite(observed_log_loss(fit.runs)).any(axis=0)
     same, before = _repeats(fit.runs, weights, sizes)

@@ -11,7 +11,7 @@ from bayesmix import law as laws
 from bayesmix.discrepancy import discrepancy_draws
 from bayesmix.fit import Fit
 from bayesmix.model import components, law_draws, observed_domains, weight_doubt
-from bayesmix.noise import left_out, scale_and_dof
+from bayesmix.noise import at_printed_zeros, scale_and_dof
 from bayesmix.runs import Runs, floor_weights
 
 MEAN = "mean"
@@ -190,7 +190,8 @@ def predict_at(
     if discrepancy:
         n_params, n_tokens = (mixtures[n].to_numpy(float) for n in ("n_params", "n_tokens"))
         expected *= np.exp(discrepancy_draws(fit.runs, draws, n_params, n_tokens, rng))
-    expected *= left_out(draws["unseen_shift"], weights)
+    if resolution > 0:
+        expected *= at_printed_zeros(draws["zero_shift"], weights)
     doubt = weight_doubt(weights, resolution, expected.shape[2])
     scale, dof = scale_and_dof(draws, doubt)
     noise = rng.standard_t(dof)

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from bayesmix._cautions import TOLERANCE, doubts, leaves_out, outside, unfinished
+from bayesmix._cautions import TOLERANCE, doubts, outside, unfinished
 from bayesmix._recommendation import Recommendation
 from bayesmix.constraints import Constraint
 from bayesmix.feasible import FeasibleSet, feasible_set
@@ -158,7 +158,6 @@ def recommend(
         warnings=(
             *doubts(fit, wanted, n_params, n_tokens),
             *outside(fit, h),
-            *leaves_out(fit, wanted, h),
             *unfinished(convergence),
         ),
         convergence=convergence,

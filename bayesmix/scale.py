@@ -9,7 +9,6 @@ from bayesmix import law as laws
 from bayesmix.constraints import Constraint
 from bayesmix.feasible import feasible_set
 from bayesmix.fit import Fit
-from bayesmix.noise import left_out
 from bayesmix.objective import Objective, discrepancy_factors, problem, resolve_objective
 from bayesmix.recommend import choose, mixture_of
 from bayesmix.risk import Mean, ProbBelow, Risk
@@ -161,7 +160,6 @@ def overtakes(
     both = np.tile(sizes, 2)
     at = laws.points(np.repeat(pair, _SIZES, axis=0), both, tokens_per_param * both)
     loss = laws.evaluate_draws(*of.parameters, *at.arrays, of.variant.noise, of.variant.head)
-    loss *= left_out(of.shift, np.repeat(pair, _SIZES, axis=0))
     factors = discrepancy_factors(fit, sizes, tokens_per_param * sizes, seed) * counted
     parts = loss.reshape(of.n_draws, 2, _SIZES, -1) * factors[:, None]
     total = parts.max(axis=3) if worst else parts.sum(axis=3)

@@ -16,7 +16,7 @@ from bayesmix import law as laws
 from bayesmix._design import draw_design, stream
 from bayesmix.discrepancy import scales
 from bayesmix.model import components, law_draws, reference, run_trend, weight_doubt
-from bayesmix.noise import UNSEEN, left_out
+from bayesmix.noise import UNSEEN, at_printed_zeros
 from bayesmix.prior_predictive import prior_fit
 from bayesmix.priors import Prior
 from bayesmix.runs import Runs, runs_from_frame
@@ -373,9 +373,9 @@ def with_noise(design: Runs, losses: np.ndarray, parameters: xr.Dataset, seed: i
     rng = stream(seed, "noise")
     ids, run = np.unique(design.run_ids.values, return_inverse=True)
     n_components = losses.shape[1]
-    if "unseen_shift" in parameters:
-        shift = parameters["unseen_shift"].values[None]
-        losses = (losses[None] * left_out(shift, design.weights.values))[0]
+    if "zero_shift" in parameters:
+        shift = parameters["zero_shift"].values[None]
+        losses = (losses[None] * at_printed_zeros(shift, design.weights.values))[0]
     rho = float(parameters["rho"]) if "rho" in parameters else 0.0
     dof = np.full(losses.shape, float(parameters["dof"]))
     doubt = weight_doubt(design.weights.values, design.weight_resolution, n_components)

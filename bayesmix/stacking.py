@@ -118,7 +118,7 @@ def run_log_likelihood(fit: Fit) -> xr.DataArray:
     loss = laws.evaluate_draws(
         *(draws[name] for name in laws.PARAMETERS), *at.arrays, variant.noise, variant.head
     )
-    loss *= noise.left_out(draws["unseen_shift"], runs.weights.values)
+    loss *= noise.at_printed_zeros(draws["zero_shift"], runs.weights.values)
     usable = usable_cells(runs, variant)
     observed = np.where(usable, observed_log_loss(runs), np.nan)
     doubt = weight_doubt(runs.weights.values, runs.weight_resolution, observed.shape[1])

@@ -34,6 +34,7 @@ _DIMS = {
     "sigma": ("component",),
     "sigma_weight": ("component",),
     "sigma_unseen": ("component",),
+    "zero_shift": ("component",),
     "common": ("component",),
     "offset": ("cell", "component"),
 }

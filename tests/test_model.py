@@ -121,6 +121,9 @@ def _log_errors(runs: bm.Runs, law: str, draw: dict[str, np.ndarray]) -> np.ndar
     """Log losses less the law's, the cells' offsets and the effect of each run, as if regular."""
     error = np.log(np.column_stack([runs.losses.values, runs.target_losses.values]))
     error -= np.log(_fitted(runs, law, draw)) + draw["offset"][scales(runs).row_cell]
+    n_domains = len(runs.domains)
+    shift = draw.get("zero_shift", np.zeros(error.shape[1]))[:n_domains]
+    error[:, :n_domains] -= shift * (runs.weights.values == 0)
     _, first, run = np.unique(runs.run_ids.values, return_index=True, return_inverse=True)
     # effects of runs are what a regression on scale and mixture leaves
     mixture, log_n = runs.weights.values[first], np.log(runs.n_params.values[first])
@@ -165,6 +168,16 @@ def test_printed_weights_have_a_scale_of_their_own() -> None:
     assert got == pytest.approx(stats.t.logpdf(error, dof, scale=scale).sum(), rel=1e-10)
     # exact weights say nothing about such a scale
     assert "sigma_weight" not in models.build_model(_runs(zeros=True)).named_vars
+
+
+def test_only_losses_at_printed_zeros_tell_of_a_shift_there() -> None:
+    with_zeros = bm.runs_from_frame(_runs(zeros=True).frame, weight_resolution=0.01)
+    assert models.build_model(with_zeros)["zero_shift"].eval().shape == (4,)
+    # regression has no loss there, and drops such cells
+    assert "zero_shift" not in models.build_model(with_zeros, "regression").named_vars
+    # exact zeros are the law's own, and without zeros there is nothing to tell
+    assert "zero_shift" not in models.build_model(_runs(zeros=True)).named_vars
+    assert "zero_shift" not in models.build_model(_runs()).named_vars
 
 
 def test_checkpoints_of_a_run_are_a_correlated_multivariate_t() -> None:

@@ -135,6 +135,25 @@ def test_a_domain_without_tokens_is_noisier_by_what_the_fit_learned():
         assert found_scale == pytest.approx(scale, rel=0.02)
 
 
+def test_a_printed_zero_is_off_the_law_by_what_the_fit_learned():
+    draws, runs = parameters(DOMAINS, n_draws=40), swarm(DOMAINS)
+    printed = runs_from_frame(runs.frame, weight_resolution=0.001)
+    at = [{"web": 0.5, "code": 0.5, "books": 0.0}, H]
+    table = pd.DataFrame(at).add_prefix("weight_").assign(n_params=1e9, n_tokens=1e10)
+    law = fit_of(draws, printed).predict(table, seed=1).draws["expected"]
+    exact = fit_of(draws, runs).predict(table, seed=1).draws["expected"]
+    draws["zero_shift"] = np.random.default_rng(2).normal(0.1, 0.05, (40, 3))
+    shifted = fit_of(draws, printed).predict(table, seed=1).draws["expected"]
+    ratio = (shifted / law).sel(domain=list(DOMAINS))
+    np.testing.assert_allclose(ratio.sel(row=1), 1.0, rtol=1e-14)
+    np.testing.assert_allclose(ratio.sel(row=0)[:, :2], 1.0, rtol=1e-14)
+    books = np.exp(draws["zero_shift"][:, 2])
+    np.testing.assert_allclose(ratio.sel(row=0)[:, 2], books, rtol=1e-14)
+    # an exact zero is the law's own
+    again = fit_of(draws, runs).predict(table, seed=1).draws["expected"]
+    np.testing.assert_array_equal(again, exact)
+
+
 def test_all_errors_of_a_run_can_be_wider():
     draws = parameters(DOMAINS, n_draws=20_000, spread=0)
     draws["outlier_scale"] = np.full(20_000, 0.4)

@@ -229,6 +229,19 @@ def test_errors_of_a_run_are_wider_by_an_exponential():
     assert abs(errors[wide, 1]).mean() > 1.3 * abs(errors[:, 1]).mean()
 
 
+def test_losses_at_printed_zeros_are_shifted():
+    design = draw_design(["web", "code"], SIZES, zeros=0.5, seed=1)
+    truth = draw_parameters(design.domains, noise=1e-9)
+    truth = truth.assign(zero_shift=("component", [0.2, -0.1]))
+    plain = observe(design, truth.drop_vars("zero_shift"), seed=2)
+    shifted = observe(design, truth, seed=2)
+    ratio = np.log(shifted.losses.values / plain.losses.values)
+    missing = design.weights.values == 0
+    assert missing.any(axis=0).all()
+    np.testing.assert_allclose(ratio, missing * [0.2, -0.1], atol=1e-14)
+    np.testing.assert_allclose(shifted.runs.losses, shifted.losses, rtol=1e-7)
+
+
 def test_additive_losses_are_the_additive_law():
     design = draw_design(3, SIZES, n_mixtures=4, zeros=0.2, targets=["exam"], seed=10)
     swarm = simulate_additive(design, seed=10)

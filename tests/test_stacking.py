@@ -85,6 +85,7 @@ def test_the_integral_where_a_domain_was_left_out():
     draws["sigma_unseen"] = np.random.default_rng(3).uniform(0.01, 0.03, (8, 2))
     draws["dof"], draws["dof_unseen"] = np.full(8, 9.0), np.full(8, 2.5)
     draws["outlier_scale"] = np.full(8, 0.1)
+    draws["zero_shift"] = np.random.default_rng(4).normal(0, 0.01, (8, 2))
     fit = fit_of(draws, runs, chains=1)
     values = run_log_likelihood(fit)
     row = int(np.flatnonzero(runs.weights.values[:, 0] == 0)[0])
