@@ -121,13 +121,12 @@ def build_model(
     }
     with pm.Model(coords=coords) as model:
         usable = usable_cells(runs, variant)
-        shift, zeros = _shift(runs, prior, usable)
-        parameters = _anchored_parameters(runs, ref, variant, prior, shift, zeros)
+        parameters = _anchored_parameters(runs, ref, variant, prior)
         at = laws.points(
             runs.effective_weights().values, runs.n_params.values, runs.n_tokens.values
         )
         where = [_data(f"at_{i}", array) for i, array in enumerate(at.arrays)]
-        loss = ops.losses(parameters, where, variant) * pt.exp(zeros * shift)
+        loss = _at_printed_zeros(runs, ops.losses(parameters, where, variant), prior, usable)
         _likelihood(runs, loss, _offset(runs, prior), prior, usable)
     return model
 
@@ -162,19 +161,25 @@ def _exponent(logit):
     return EXPONENT_MAX * pm.math.sigmoid(logit)
 
 
-def _shift(runs: Runs, prior, usable: np.ndarray):
-    """How far losses at printed zeros are off the law (C,), and where there are any (R, C).
+def _at_printed_zeros(runs: Runs, loss, prior, usable: np.ndarray):
+    """The law's losses (R, C), shifted where the domain's weight was printed as 0.
 
     The law takes such a weight for half the resolution, and it may be anything below. Without a
     shift a domain that one run alone has would be noise there, or bend the law for all.
     """
-    missing = usable & (weight_doubt(runs.weights.values, 0.0, usable.shape[1]) == noise.UNSEEN)
-    if runs.weight_resolution == 0 or not missing.any():
-        return pt.zeros(usable.shape[1]), pt.zeros(usable.shape)
-    return prior["zero_shift"].rv("zero_shift", dims="component"), _data("zeros", missing * 1.0)
+    zeros = usable & (weight_doubt(runs.weights.values, 0.0, usable.shape[1]) == noise.UNSEEN)
+    if runs.weight_resolution == 0 or not zeros.any():
+        return loss
+    zeros = _data("zeros", zeros * 1.0)
+    law = (zeros * pt.log(loss)).sum(axis=0) / pt.maximum(zeros.sum(axis=0), 1.0)
+    # sampled is the level there, which data fix whatever the law's is
+    spread = prior["zero_spread"].rv("zero_spread")
+    level = pm.Normal("zero_offset", law, spread, dims="component")
+    shift = pm.Deterministic("zero_shift", level - law, dims="component")
+    return loss * pt.exp(zeros * shift)
 
 
-def _anchored_parameters(runs, ref: Reference, variant, prior, shift, at_zero):
+def _anchored_parameters(runs, ref: Reference, variant, prior):
     """The law's natural parameters from levels, elasticities and shares at the reference."""
     n_domains, n_targets = len(runs.domains), len(runs.targets)
     n_components = n_domains + n_targets
@@ -184,8 +189,7 @@ def _anchored_parameters(runs, ref: Reference, variant, prior, shift, at_zero):
         return pt.concatenate([values, pt.zeros(n_targets)])
 
     log_level = prior["level"].rv("level_offset", dims="component")
-    # the data fix the mean loss, with the shift where it is
-    log_level += _data("log_medians", _log_medians(runs)) - at_zero.mean(axis=0) * shift
+    log_level += _data("log_medians", _log_medians(runs))
     level = pm.Deterministic("level", pt.exp(log_level), dims="component")
 
     # A level is split by three sticks, from what data fix best to what they fix least.

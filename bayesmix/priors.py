@@ -146,9 +146,9 @@ def default_priors(n_params: float, n_tokens: float) -> dict[str, Prior]:
         # log of the scale of log loss of a domain that the mixture leaves out
         "unseen_mean": Normal(math.log(0.01), 1.0),
         "unseen_spread": LogNormal(0.0, 0.4),
-        # log of the loss at a weight printed as 0, less the law's at half the resolution: an
-        # elasticity of 0.1 times the log of how far the weight is from that
-        "zero_shift": Normal(0.0, 0.15),
+        # spread of the log of the loss at weights printed as 0, less the law's at half the
+        # resolution: an elasticity of 0.1 times the log of how far the weight is from that
+        "zero_spread": LogNormal(math.log(0.12), 0.3),
         # scale per unit of doubt in the log of a printed weight: the loss's elasticity, on the
         # exponents' logit scale
         "printed_mean": Normal(_logit(0.05 / EXPONENT_MAX), 0.7),
