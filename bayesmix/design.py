@@ -241,6 +241,7 @@ def _short_fit(runs: Runs, like: Fit) -> Fit:
         runs,
         like.law,
         priors=like.priors,
+        groups=like.groups,
         checkpoints="all",
         draws=250,
         tune=250,

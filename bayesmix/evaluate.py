@@ -175,6 +175,8 @@ def _settings(law: "str | Fit | PointFit", options: dict[str, Any]) -> dict[str,
         name = f"laplace:{name}" if is_laplace(law) else name
     _refits.check_law(name)
     used = {option: options[option] for option in _refits.option_names(name)}
+    if isinstance(law, Fit) and law.groups:
+        used["groups"] = law.groups
     return {"law": name, "priors": priors, "options": used}
 
 

@@ -5,7 +5,7 @@ import json
 import os
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from importlib.metadata import version
 from io import StringIO
@@ -64,12 +64,15 @@ class Fit:
         The variant.
     priors : dict
         Every prior by name.
+    groups : dict
+        {domain: group} of what shares tau; empty if each pair of domains has its own.
     """
 
     posterior: xr.DataTree
     runs: Runs
     law: str
     priors: dict[str, Prior]
+    groups: dict[str, str] = field(default_factory=dict)
 
     @property
     def components(self) -> tuple[str, ...]:
@@ -113,6 +116,7 @@ class Fit:
             "format": _FORMAT,
             "model_version": MODEL_VERSION,
             "law": self.law,
+            "groups": json.dumps(self.groups),
             "runs_hash": self.runs.hash,
             "weight_resolution": self.runs.weight_resolution,
             "runs_source": self.runs.source,
@@ -147,6 +151,7 @@ def fit(
     law: str = "transfer",
     *,
     priors: Mapping[str, Prior] | None = None,
+    groups: Mapping[str, str] | None = None,
     checkpoints: Literal["late", "last", "all"] = "late",
     draws: int = 1000,
     tune: int = 1000,
@@ -167,6 +172,10 @@ def fit(
         ``transfer`` (default), ``regression`` or ``quantization``; see README.
     priors : mapping, optional
         Replacements for `default_priors`, by name.
+    groups : mapping, optional
+        {domain: group}, for many domains: how much a token of one domain is worth to another
+        (tau) is then equal for all pairs of the same two groups. A domain that is not named is a
+        group of its own.
     checkpoints : str
         ``late``: at most four a run, over the last 75% of its tokens; ``last``; ``all``.
     draws, tune, chains : int
@@ -190,8 +199,9 @@ def fit(
     Raises
     ------
     ValueError
-        If the law, a prior's name, the choice of checkpoints, the sampler or the backend is
-        unknown, or the backend is ``jax`` and the sampler not nutpie.
+        If the law, a prior's name, a domain in a group, the choice of checkpoints, the sampler or
+        the backend is unknown, groups are given to a law without transfer, or the backend is
+        ``jax`` and the sampler not nutpie.
     ImportError
         If the backend is ``jax`` and JAX is not installed.
     """
@@ -203,12 +213,12 @@ def fit(
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
     runs = runs.checkpoints(checkpoints)
-    model = build_model(runs, law, priors)
+    model = build_model(runs, law, priors, groups)
     ref = reference(runs)
     used = replace_priors(default_priors(ref.n_params, ref.n_tokens), priors)
     cores = min(cores or os.cpu_count() or 1, chains)
     tree = _sample(model, draws, tune, chains, seed, cores, sampler, backend, progressbar)
-    return Fit(_with_observed(tree, runs), runs, law, used)
+    return Fit(_with_observed(tree, runs), runs, law, used, dict(groups or {}))
 
 
 def _sample(
@@ -374,9 +384,10 @@ def load(path: str | os.PathLike) -> Fit:
         name: getattr(prior_module, entry.pop("kind"))(**entry)
         for name, entry in json.loads(tree.attrs["priors"]).items()
     }
+    groups = json.loads(tree.attrs["groups"])
     law, diagnosis = tree.attrs["law"], Diagnosis.from_json(tree.attrs["diagnosis"])
     del tree["runs"]
     tree.attrs = {}
-    fit = Fit(tree, runs, law, priors)
+    fit = Fit(tree, runs, law, priors, groups)
     fit.__dict__["_diagnosis"] = diagnosis
     return fit

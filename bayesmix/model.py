@@ -6,7 +6,7 @@ positive by construction (Dai & Zheng, arXiv 2606.08167, Theorem 4.1).
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -82,7 +82,10 @@ def usable_cells(runs: Runs, variant: laws.Variant) -> np.ndarray:
 
 
 def build_model(
-    runs: Runs, law: str = "transfer", priors: Mapping[str, Prior] | None = None
+    runs: Runs,
+    law: str = "transfer",
+    priors: Mapping[str, Prior] | None = None,
+    groups: Mapping[str, str] | None = None,
 ) -> pm.Model:
     """The model of a swarm under a variant of the law.
 
@@ -94,6 +97,9 @@ def build_model(
         A name in `bayesmix.law.LAWS`.
     priors : mapping, optional
         Replacements for `default_priors`, by name.
+    groups : mapping, optional
+        {domain: group}: tau is equal for all pairs of domains of the same two groups, so that its
+        unknowns grow with groups, not domains. A domain that is not named is a group of its own.
 
     Returns
     -------
@@ -104,11 +110,15 @@ def build_model(
     Raises
     ------
     ValueError
-        If the law or a prior's name is unknown.
+        If the law, a prior's name or a domain in a group is unknown, or there are groups and the
+        law has no transfer.
     """
     if law not in laws.LAWS:
         raise ValueError(f"unknown law {law!r}; valid names: {', '.join(laws.LAWS)}")
     variant = laws.LAWS[law]
+    pair = transfer_pairs(runs.domains, groups or {})
+    if groups and not variant.transfer:
+        raise ValueError(f"groups are of tau, which law {law!r} has not")
     ref = reference(runs)
     prior = replace_priors(default_priors(ref.n_params, ref.n_tokens), priors)
     coords = {
@@ -121,7 +131,7 @@ def build_model(
     }
     with pm.Model(coords=coords) as model:
         usable = usable_cells(runs, variant)
-        parameters = _anchored_parameters(runs, ref, variant, prior)
+        parameters = _anchored_parameters(runs, ref, variant, prior, pair)
         at = laws.points(
             runs.effective_weights().values, runs.n_params.values, runs.n_tokens.values
         )
@@ -179,7 +189,40 @@ def _at_printed_zeros(runs: Runs, loss, prior, usable: np.ndarray):
     return loss * pt.exp(zeros * shift)
 
 
-def _anchored_parameters(runs, ref: Reference, variant, prior):
+def transfer_pairs(domains: Sequence[str], groups: Mapping[str, str]) -> np.ndarray:
+    """Code of the two groups of each ordered pair of domains, row by row, the diagonal left out.
+
+    Parameters
+    ----------
+    domains : sequence of str
+    groups : mapping
+        {domain: group}.
+
+    Raises
+    ------
+    ValueError
+        If a group has a domain that there is not.
+
+    Examples
+    --------
+    >>> transfer_pairs(["c", "python", "web"], {"c": "code", "python": "code"}).tolist()
+    [0, 1, 0, 1, 2, 2]
+    """
+    unknown = [name for name in groups if name not in domains]
+    if unknown:
+        raise ValueError(
+            f"groups: unknown domain {', '.join(map(repr, unknown))}; valid names: "
+            f"{', '.join(domains)}"
+        )
+    # a pair sets a name that was given apart from that of a lone domain
+    names = [(name in groups, groups.get(name, name)) for name in domains]
+    code = np.array([names.index(name) for name in names])
+    i, j = np.nonzero(~np.eye(len(domains), dtype=bool))
+    pairs = np.column_stack([code[i], code[j]])
+    return np.unique(pairs, axis=0, return_inverse=True)[1].reshape(-1)
+
+
+def _anchored_parameters(runs, ref: Reference, variant, prior, pair: np.ndarray):
     """The law's natural parameters from levels, elasticities and shares at the reference."""
     n_domains, n_targets = len(runs.domains), len(runs.targets)
     n_components = n_domains + n_targets
@@ -240,7 +283,7 @@ def _anchored_parameters(runs, ref: Reference, variant, prior):
     log_x = ops.reference_log_x(weights, b, log_capacity, log_n, log_H)
     log_c = pm.Deterministic("log_c", log_capacity + b * log_x, dims="domain")
 
-    tau = _transfer(n_domains, n_targets, prior, variant)
+    tau = _transfer(n_domains, n_targets, prior, variant, pair)
     a, log_A = zeros + 1, zeros
     if variant.noise:
         a = pm.Deterministic("a", EXPONENT_MAX * least_noise / noise, dims="component")
@@ -258,16 +301,17 @@ def _anchored_parameters(runs, ref: Reference, variant, prior):
     }  # fmt: skip
 
 
-def _transfer(n_domains: int, n_targets: int, prior, variant):
+def _transfer(n_domains: int, n_targets: int, prior, variant, pair: np.ndarray):
     """tau (C, K): ones on the diagonal, a simplex row per target; identity without transfer."""
     rows = pt.eye(n_domains)
     if variant.transfer:
         # anchored at close kin, which data inform; the many small pairs only bound the spread
         spread = prior["tau_spread"].rv("tau_spread")
         mean = prior["tau_kin"].rv("tau_kin") - spread
-        n_pairs = n_domains * (n_domains - 1)
         # non-centred: most pairs are hardly informed
-        z = pm.Normal("tau_z", 0.0, 1.0, shape=n_pairs)
+        z = pm.Normal("tau_z", 0.0, 1.0, shape=pair.max() + 1)
+        if pair.max() + 1 < pair.size:
+            z = z[_data("transfer_pair", pair)]
         i, j = np.nonzero(~np.eye(n_domains, dtype=bool))
         rows = pt.set_subtensor(rows[i, j], pm.math.sigmoid(mean + spread * z))
     if n_targets:

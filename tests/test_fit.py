@@ -1,5 +1,6 @@
 """The fit: sampling, diagnostics, saving and loading."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -77,8 +78,10 @@ def made() -> bm.Fit:
 
 
 def test_save_and_load_keep_everything(made: bm.Fit, tmp_path: Path) -> None:
+    made = replace(made, groups={"web": "text", "books": "text"})
     made.save(tmp_path / "fit.nc")
     read = bm.load(tmp_path / "fit.nc")
+    assert read.groups == made.groups
     assert read.runs == made.runs
     assert read.law == made.law
     assert read.priors == made.priors

@@ -173,8 +173,6 @@ def test_printed_weights_have_a_scale_of_their_own() -> None:
 def test_only_losses_at_printed_zeros_tell_of_a_shift_there() -> None:
     with_zeros = bm.runs_from_frame(_runs(zeros=True).frame, weight_resolution=0.01)
     assert models.build_model(with_zeros)["zero_shift"].eval().shape == (4,)
-    # regression has no loss there, and drops such cells
-    assert "zero_shift" not in models.build_model(with_zeros, "regression").named_vars
     # exact zeros are the law's own, and without zeros there is nothing to tell
     assert "zero_shift" not in models.build_model(_runs(zeros=True)).named_vars
     assert "zero_shift" not in models.build_model(_runs()).named_vars
@@ -301,3 +299,26 @@ def test_default_priors_centre_the_exponents_on_the_literature(size) -> None:
 
 def test_priors_print_as_what_they_are() -> None:
     assert repr(LogNormal(0.0, 0.4)) == "LogNormal(mu=0.0, sigma=0.4)"
+
+
+def test_groups_share_tau() -> None:
+    runs = _runs()
+    groups = {DOMAINS[0]: "text", DOMAINS[1]: "text"}
+    model = models.build_model(runs, groups=groups)
+    assert model["tau_z"].eval().shape == (3,)  # within text, from text, to text
+    tau = pm.draw(model["tau"], random_seed=1)
+    assert tau[0, 1] == tau[1, 0]
+    assert tau[0, 2] == tau[1, 2]
+    assert tau[2, 0] == tau[2, 1]
+    assert len({tau[0, 1], tau[0, 2], tau[2, 0]}) == 3
+    np.testing.assert_array_equal(np.diag(tau), 1.0)
+    # groups of one domain each are no groups
+    lone = models.build_model(runs, groups={name: f"of {name}" for name in DOMAINS})
+    assert models.structure(lone) == models.structure(models.build_model(runs))
+
+
+def test_groups_that_are_refused() -> None:
+    with pytest.raises(ValueError, match="groups: unknown domain 'cod'; valid names: "):
+        models.build_model(_runs(), groups={"cod": "text"})
+    with pytest.raises(ValueError, match="groups are of tau, which law 'regression' has not"):
+        models.build_model(_runs(), "regression", groups={DOMAINS[0]: "text"})

@@ -18,13 +18,11 @@ def test_pile17(shared: Path, seed: int) -> None:
     print(made.summary().iloc[0])  # with -s: the figures of the README
     assert made.refits["converged"].all(), made.refits["diagnosis"].iloc[0]
     got = made.scores.iloc[0]
-    assert got["mre_pos"] <= 0.85
-    assert got["mre"] <= 1.5
-    assert got["coverage"] >= 0.85
-    # measured 5.6 and 6.4: domains at weight 0 that no other helps are wide
-    assert got["width"] <= 6.5
-    # measured 2.19 and 2.34
-    assert got["width_pos"] <= 2.4
+    # measured 0.54 and 0.56, 1.25 and 1.20, 0.87 and 0.89, 4.5 and 5.3
+    assert got["mre_pos"] <= 0.6
+    assert got["mre"] <= 1.3
+    assert got["coverage"] >= 0.86
+    assert got["width"] <= 5.6
 
 
 def test_slimpajama7_up_to_310m(shared: Path) -> None:
