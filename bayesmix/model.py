@@ -309,8 +309,9 @@ def _transfer(n_domains: int, n_targets: int, prior, variant, pair: np.ndarray):
         spread = prior["tau_spread"].rv("tau_spread")
         mean = prior["tau_kin"].rv("tau_kin") - spread
         # non-centred: most pairs are hardly informed
-        z = pm.Normal("tau_z", 0.0, 1.0, shape=pair.max() + 1)
-        if pair.max() + 1 < pair.size:
+        n_unknown = len(np.unique(pair))
+        z = pm.Normal("tau_z", 0.0, 1.0, shape=n_unknown)
+        if n_unknown < pair.size:
             z = z[_data("transfer_pair", pair)]
         i, j = np.nonzero(~np.eye(n_domains, dtype=bool))
         rows = pt.set_subtensor(rows[i, j], pm.math.sigmoid(mean + spread * z))
