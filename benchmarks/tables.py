@@ -119,7 +119,7 @@ def tables(scores: pd.DataFrame, errors: pd.DataFrame) -> str:
 def intervals() -> str:
     """Held-out intervals with and without the misfit: means over folds."""
     lines = pd.read_csv(FOLDER / "intervals.csv")
-    newest = lines.groupby("study")["model_version"].transform("max")
+    newest = lines.groupby(["study", "checkpoints"])["model_version"].transform("max")
     lines = lines[lines["model_version"] == newest]
     lines = lines.assign(fold=np.where(lines["study"].isin(BY_FOLD), " " + lines["fold"], ""))
     rows = [["study", "folds", "misfit", "MRE", "MRE, weight > 0", "CRPS", "coverage", "width",
