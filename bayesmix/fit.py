@@ -213,12 +213,14 @@ def fit(
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
     runs = runs.checkpoints(checkpoints)
-    model = build_model(runs, law, priors, groups)
+    # labels may be of any kind, such as numbers of clusters; a file holds text
+    named = {str(domain): str(group) for domain, group in sorted((groups or {}).items())}
+    model = build_model(runs, law, priors, named)
     ref = reference(runs)
     used = replace_priors(default_priors(ref.n_params, ref.n_tokens), priors)
     cores = min(cores or os.cpu_count() or 1, chains)
     tree = _sample(model, draws, tune, chains, seed, cores, sampler, backend, progressbar)
-    return Fit(_with_observed(tree, runs), runs, law, used, dict(groups or {}))
+    return Fit(_with_observed(tree, runs), runs, law, used, named)
 
 
 def _sample(
@@ -338,7 +340,7 @@ def fitted_losses(fit: Fit) -> xr.DataArray:
     values = laws.evaluate_draws(
         *(draws[name] for name in laws.PARAMETERS), *at.arrays, variant.noise, variant.head
     )
-    values *= at_printed_zeros(draws["zero_shift"], runs.weights.values)
+    values *= at_printed_zeros(draws["zero_shift"], runs.weights.values, runs.weight_resolution)
     shape = (posterior.sizes["chain"], posterior.sizes["draw"], *values.shape[1:])
     return xr.DataArray(
         values.reshape(shape),

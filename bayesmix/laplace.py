@@ -158,9 +158,10 @@ def laplace(
     """Draws from a Gaussian at the mode of a law's posterior: seconds instead of minutes.
 
     Two things differ from `bayesmix.fit`, both because a joint mode is a poor summary of effects
-    and their scales: the effect that the components of a run share is left out, which a mode
-    spends on fitting one component; and positive variables (spreads, scales, degrees of freedom)
-    stay at the mode, so that intervals lack their part.
+    and their scales: what a run's errors have in common is left out (the effect that its components
+    share, which a mode spends on fitting one component, and how much wider they are, so that a
+    wrong record widens the noise of all); and positive variables (spreads, scales, degrees of
+    freedom) stay at the mode, so that intervals lack their part.
 
     Parameters
     ----------

@@ -177,9 +177,9 @@ def _at_printed_zeros(runs: Runs, loss, prior, usable: np.ndarray):
     The law takes such a weight for half the resolution, and it may be anything below. Without a
     shift a domain that one run alone has would be noise there, or bend the law for all.
     """
-    zeros = usable & (weight_doubt(runs.weights.values, 0.0, usable.shape[1]) == noise.UNSEEN)
-    if runs.weight_resolution == 0 or not zeros.any():
+    if runs.weight_resolution == 0:
         return loss
+    zeros = usable & (weight_doubt(runs.weights.values, 0.0, usable.shape[1]) == noise.UNSEEN)
     zeros = _data("zeros", zeros * 1.0)
     law = (zeros * pt.log(loss)).sum(axis=0) / pt.maximum(zeros.sum(axis=0), 1.0)
     # sampled is the level there, which data fix whatever the law's is

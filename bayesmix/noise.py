@@ -123,7 +123,9 @@ def scale_and_dof(
     return scale, np.where(unseen, dof_unseen, np.broadcast_to(dof, scale.shape))
 
 
-def at_printed_zeros(shift: np.ndarray, weights: np.ndarray) -> np.ndarray | float:
+def at_printed_zeros(
+    shift: np.ndarray, weights: np.ndarray, resolution: float
+) -> np.ndarray | float:
     """What the law's losses are multiplied by where weights were printed as 0.
 
     Parameters
@@ -131,18 +133,22 @@ def at_printed_zeros(shift: np.ndarray, weights: np.ndarray) -> np.ndarray | flo
     shift : array, shape (S, C)
         ``zero_shift``; components are the K domains, then the targets.
     weights : array, shape (R, K)
+    resolution : float
+        That weights were printed to; 0 if they are exact.
 
     Returns
     -------
     array, shape (S, R, C), or 1
-        1 if no weight is 0.
+        1 if there is no printed 0.
 
     Examples
     --------
     >>> shift, weights = np.log([[2.0, 3.0, 4.0]]), np.array([[0.0, 1.0], [0.5, 0.5]])
-    >>> at_printed_zeros(shift, weights).tolist()
+    >>> at_printed_zeros(shift, weights, 0.001).tolist()
     [[[2.0, 1.0, 1.0], [1.0, 1.0, 1.0]]]
     """
+    if resolution == 0:
+        return 1.0
     zeros = np.zeros((len(weights), shift.shape[1]))
     zeros[:, : weights.shape[1]] = weights == 0
     return np.exp(shift[:, None, :] * zeros) if zeros.any() else 1.0

@@ -68,8 +68,9 @@ class Outlook:
         """Log losses of some candidates together, and the covariance of their noise.
 
         A t error counts as the normal one that tells as much of its centre: of variance
-        ``sigma^2 (dof + 3) / (dof + 1)``, the inverse of its Fisher information. The (n + 1)-th
-        run of one mixture and N counts for what n + 1 of them tell beyond n.
+        ``sigma^2 (dof + 3) / (dof + 1)``, the inverse of its Fisher information; that a run may be
+        an outlier takes its mean share of it. The (n + 1)-th run of one mixture and N counts for
+        what n + 1 of them tell beyond n.
 
         Returns
         -------
@@ -78,7 +79,9 @@ class Outlook:
         noise : array, shape (P, P)
         """
         scale, dof = self._noise(rows)
-        own = (scale**2 * (dof + 3) / (dof + 1)).mean(axis=0)
+        # the mean of exp(-2 o), where o is exponential
+        kept = 1 / (1 + 2 * self.draws["outlier_scale"][:, None, None])
+        own = (scale**2 * (dof + 3) / (dof + 1) / kept).mean(axis=0)
         common = np.sqrt((self.draws["common"] ** 2).mean(axis=0))
         share, losses, noise = self.misfit_share, [], []
         for place, row in enumerate(rows):

@@ -27,8 +27,8 @@ class Prediction:
     Attributes
     ----------
     draws : Dataset
-        ``expected``: the law's loss with its discrepancy; ``loss``: that of a new run, with its
-        noise; both in nats per token.
+        ``expected``: the law's loss with its discrepancy and, at weights printed as 0, its shift;
+        ``loss``: that of a new run, with its noise; both in nats per token.
         Dims ``draw``, ``row``, ``domain`` (domains, then ``target:<name>``, then ``mean`` over the
         domains with observed losses); coords ``n_params`` (parameters), ``n_tokens`` (tokens).
     mixtures : DataFrame
@@ -132,9 +132,10 @@ def predict(
     Notes
     -----
     At one N and D the draws are those of `recommend` with the same seed, one by one, so that
-    differences between the two are of mixtures alone. They are not where more than 6e7 numbers
-    (draws x rows x losses) would be held, of which evenly spaced draws are kept; nor at several
-    (N, D), whose misfits are drawn together.
+    differences between the two are of mixtures alone; but of a swarm with printed weights a 0 is a
+    printed one here, and no tokens at all to `recommend`. Nor are they where more than 6e7
+    numbers (draws x rows x losses) would be held, of which evenly spaced draws are kept; nor at
+    several (N, D), whose misfits are drawn together.
     """
     mixtures = mixture_table(fit.runs.domains, weights, n_params, n_tokens)
     raw = mixtures[[f"weight_{d}" for d in fit.runs.domains]].to_numpy(float)
@@ -190,8 +191,7 @@ def predict_at(
     if discrepancy:
         n_params, n_tokens = (mixtures[n].to_numpy(float) for n in ("n_params", "n_tokens"))
         expected *= np.exp(discrepancy_draws(fit.runs, draws, n_params, n_tokens, rng))
-    if resolution > 0:
-        expected *= at_printed_zeros(draws["zero_shift"], weights)
+    expected *= at_printed_zeros(draws["zero_shift"], weights, resolution)
     doubt = weight_doubt(weights, resolution, expected.shape[2])
     scale, dof = scale_and_dof(draws, doubt)
     noise = rng.standard_t(dof)

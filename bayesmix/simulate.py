@@ -368,14 +368,16 @@ def with_noise(design: Runs, losses: np.ndarray, parameters: xr.Dataset, seed: i
 
     The checkpoints of a run and component are multivariate t with the scale matrix
     ``sigma_i^2 ((1 - rho) I + rho 1 1')``, as in the model; ``common`` (what the components of a
-    run share) and ``offset`` (of the design's own cells) come where the parameters have them.
+    run share), ``offset`` (of the design's own cells), ``outlier_scale`` and ``zero_shift`` come
+    where the parameters have them.
     """
     rng = stream(seed, "noise")
     ids, run = np.unique(design.run_ids.values, return_inverse=True)
     n_components = losses.shape[1]
     if "zero_shift" in parameters:
         shift = parameters["zero_shift"].values[None]
-        losses = (losses[None] * at_printed_zeros(shift, design.weights.values))[0]
+        factor = at_printed_zeros(shift, design.weights.values, design.weight_resolution)
+        losses = (losses[None] * factor)[0]
     rho = float(parameters["rho"]) if "rho" in parameters else 0.0
     dof = np.full(losses.shape, float(parameters["dof"]))
     doubt = weight_doubt(design.weights.values, design.weight_resolution, n_components)

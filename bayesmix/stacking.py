@@ -3,7 +3,7 @@
 The effect that all components of a run share, and how much wider its errors are than others', are
 sampled with the other parameters, and a run that is left out would take its own along. So both are
 integrated out of the likelihood, run by run: the one by the trapezoid rule, whose error falls
-exponentially for a smooth density, the other by Gauss and Laguerre's; the part of the effect that a
+exponentially for a smooth density, the other by Gauss's rules; the part of the effect that a
 trend over runs takes is integrated like the rest, a little too wide. What
 is then left out with a run are all its losses, of every checkpoint and component. What stays in:
 the offsets of its N and D, which other runs share; and where runs repeat a mixture and N, their
@@ -29,11 +29,13 @@ from bayesmix.predict import Prediction, predict
 
 # 0.2 apart: a run effect that is known to 0.1 or worse is integrated to 1%, to 0.2 to 1e-8
 _EFFECTS = np.linspace(-6.0, 6.0, 61)
-# how much wider a run's errors are is exponential
-_OUTLIERS, _SHARES = np.polynomial.laguerre.laggauss(6)
-_LOG_WEIGHTS = np.add.outer(
-    -(_EFFECTS**2) / 2 - logsumexp(-(_EFFECTS**2) / 2), np.log(_SHARES)
-).ravel()
+_LOG_EFFECTS = -(_EFFECTS**2) / 2 - logsumexp(-(_EFFECTS**2) / 2)
+# how much wider a run's errors are is exponential: for errors up to so many scales by Laguerre's
+# rule, which is right to 0.04 nats there; beyond, the likelihood peaks far out in the tail
+_FAR = 4.0
+_LAGUERRE = np.polynomial.laguerre.laggauss(6)
+_NEXT, _TAIL = (np.polynomial.legendre.leggauss(n) for n in (12, 40))
+_MOST_WIDER = 6.0  # log of how much wider
 _MOST_DRAWS = 1000
 
 
@@ -118,7 +120,7 @@ def run_log_likelihood(fit: Fit) -> xr.DataArray:
     loss = laws.evaluate_draws(
         *(draws[name] for name in laws.PARAMETERS), *at.arrays, variant.noise, variant.head
     )
-    loss *= noise.at_printed_zeros(draws["zero_shift"], runs.weights.values)
+    loss *= noise.at_printed_zeros(draws["zero_shift"], runs.weights.values, runs.weight_resolution)
     usable = usable_cells(runs, variant)
     observed = np.where(usable, observed_log_loss(runs), np.nan)
     doubt = weight_doubt(runs.weights.values, runs.weight_resolution, observed.shape[1])
@@ -127,6 +129,9 @@ def run_log_likelihood(fit: Fit) -> xr.DataArray:
     dof = np.stack([draws["dof"], draws["dof_unseen"]], axis=1)
     kappa = np.stack([draws["sigma_weight"], draws["sigma_unseen"]], axis=1)
     ids, run = np.unique(runs.run_ids.values, return_inverse=True)
+    scale, _ = noise.scale_and_dof(draws, doubt)
+    error = (observed - np.log(loss) - draws["offset"][:, cells.row_cell]) / scale
+    farthest = np.nanmax(np.median(abs(error), axis=0), axis=1, initial=0.0)
     values = np.empty((len(loss), len(ids)))
     for r in range(len(ids)):
         rows = np.flatnonzero(run == r)
@@ -134,10 +139,12 @@ def run_log_likelihood(fit: Fit) -> xr.DataArray:
         own = noise.cells(
             observed[rows], doubt[rows], Scales(cells.log_scale, cells.row_cell[rows]), alone, alone
         )
+        wider, log_share = _outliers(draws["outlier_scale"], far=farthest[rows].max() > _FAR)
         at_nodes = _at_nodes(
             loss[:, rows], draws["offset"], draws["sigma"], kappa,
-            draws["common"], _EFFECTS, draws["outlier_scale"], _OUTLIERS, dof, rho, *own.arrays,
+            draws["common"], _EFFECTS, wider, dof, rho, *own.arrays,
         )  # fmt: skip
+        at_nodes += (_LOG_EFFECTS[:, None] + log_share[:, None, :]).reshape(at_nodes.shape)
         constant = np.zeros(len(loss))
         for unseen in (False, True):
             # one group, so that each component has one
@@ -147,25 +154,53 @@ def run_log_likelihood(fit: Fit) -> xr.DataArray:
                 - gammaln(freedom / 2)
                 - size / 2 * np.log(freedom * np.pi)
             ).sum(axis=1)
-        values[:, r] = logsumexp(at_nodes + _LOG_WEIGHTS, axis=1) + constant
+        values[:, r] = logsumexp(at_nodes, axis=1) + constant
     shape = (tree.sizes["chain"], tree.sizes["draw"], len(ids))
     coords = {"chain": tree["chain"].values, "draw": tree["draw"].values, "run": ids}
     return xr.DataArray(values.reshape(shape), coords, ("chain", "draw", "run"), "run")
 
 
+def _outliers(scale: np.ndarray, *, far: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Nodes of how much wider a run's errors are, and logs of their weights, shape (S, nodes).
+
+    Parameters
+    ----------
+    scale : array, shape (S,)
+        Mean of the exponential.
+    far : bool
+        Whether the likelihood may peak far out in its tail.
+    """
+    scale = np.maximum(scale, 1e-9)[:, None]  # Laplace's approximation has next to none
+    if not far:
+        nodes, weights = _LAGUERRE
+        return scale * nodes, np.broadcast_to(np.log(weights), (len(scale), len(nodes)))
+    near, next_to = np.minimum(8 * scale, 2.0), np.minimum(30 * scale, 3.0)
+    panels = []
+    for (nodes, weights), low, high in (
+        (_NEXT, 0.0, near),
+        (_NEXT, near, next_to),
+        (_TAIL, next_to, _MOST_WIDER),
+    ):
+        half = (high - low) / 2
+        panels.append((low + half * (nodes + 1), np.log(half * weights)))
+    wider = np.concatenate([at for at, _ in panels], axis=1)
+    return wider, np.concatenate([w for _, w in panels], axis=1) - wider / scale - np.log(scale)
+
+
 @numba.njit(cache=True, parallel=True, error_model="numpy")
 def _at_nodes(
-    loss, offset, sigma, kappa, common, effects, outlier_scale, outliers, dof, rho,
+    loss, offset, sigma, kappa, common, effects, outliers, dof, rho,
     observed, doubt, row_cell, row_run, rows, run_start, group_start,
 ):  # fmt: skip
     """Log likelihood (S, nodes) of one run at values of its two effects, less the constant."""
-    value = np.empty((loss.shape[0], effects.size * outliers.size))
+    n_outliers = outliers.shape[1]
+    value = np.empty((loss.shape[0], effects.size * n_outliers))
     for s in numba.prange(loss.shape[0]):
         for k in range(value.shape[1]):
-            at, wider = divmod(k, outliers.size)
+            at, wider = divmod(k, n_outliers)
             value[s, k] = noise.log_likelihood(
                 loss[s], offset[s], sigma[s], kappa[s], common[s], effects[at : at + 1],
-                outlier_scale[s] * outliers[wider : wider + 1], dof[s], rho[s], 0.0,
+                outliers[s, wider : wider + 1], dof[s], rho[s], 0.0,
                 observed, doubt, row_cell, row_run, rows, run_start, group_start,
             )[0]  # fmt: skip
     return value

@@ -122,6 +122,7 @@ def test_noise_is_that_of_the_model():
     rng = np.random.default_rng(0)
     draws["common"] = rng.uniform(0.002, 0.004, (S, 3))
     draws["sigma_unseen"] = rng.uniform(0.01, 0.02, (S, 3))
+    draws["outlier_scale"] = rng.uniform(0.02, 0.1, S)
     runs = swarm(THREE, unobserved=("books",))
     fit = fit_of(draws, runs)
     table = candidate_table(THREE, candidates((0.5, 0.5, 0.0), (0.0, 0.5, 0.5)))
@@ -137,7 +138,9 @@ def test_noise_is_that_of_the_model():
         (noise[:2, :2], own, np.hstack([seen_dof, seen_dof])),
         (noise[2:, 2:], unseen, np.hstack([unseen_dof, seen_dof])),
     ):
-        each = np.diag((variance * (dof + 3) / (dof + 1)).mean(axis=0))
+        # a run that may be an outlier tells less
+        told = 1 + 2 * draws["outlier_scale"][:, None]
+        each = np.diag((variance * (dof + 3) / (dof + 1) * told).mean(axis=0))
         np.testing.assert_allclose(block, each + np.outer(common, common), rtol=1e-10)
     np.testing.assert_array_equal(noise[:2, 2:], 0)
     # what is simulated has that centre, and these scales
@@ -146,7 +149,10 @@ def test_noise_is_that_of_the_model():
     assert np.isnan(simulated[:, 2]).all()
     error = np.log(simulated[:, :2]) - look.log_losses[7, 0, :2]
     sd = np.sqrt(
-        draws["sigma"][7, :2] ** 2 * draws["dof"][7] / (draws["dof"][7] - 2)
+        draws["sigma"][7, :2] ** 2
+        * draws["dof"][7]
+        / (draws["dof"][7] - 2)
+        / (1 - 2 * draws["outlier_scale"][7])
         + draws["common"][7, :2] ** 2
     )
     np.testing.assert_allclose(error.std(axis=0), sd, rtol=0.08)

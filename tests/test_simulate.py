@@ -8,6 +8,7 @@ from bayesmix import law as laws
 from bayesmix.discrepancy import scales
 from bayesmix.model import reference
 from bayesmix.priors import LogNormal, Normal
+from bayesmix.runs import runs_from_frame
 from bayesmix.simulate import (
     draw_design,
     draw_parameters,
@@ -230,7 +231,8 @@ def test_errors_of_a_run_are_wider_by_an_exponential():
 
 
 def test_losses_at_printed_zeros_are_shifted():
-    design = draw_design(["web", "code"], SIZES, zeros=0.5, seed=1)
+    exact = draw_design(["web", "code"], SIZES, zeros=0.5, seed=1)
+    design = runs_from_frame(exact.frame, weight_resolution=0.001)
     truth = draw_parameters(design.domains, noise=1e-9)
     truth = truth.assign(zero_shift=("component", [0.2, -0.1]))
     plain = observe(design, truth.drop_vars("zero_shift"), seed=2)
@@ -240,6 +242,8 @@ def test_losses_at_printed_zeros_are_shifted():
     assert missing.any(axis=0).all()
     np.testing.assert_allclose(ratio, missing * [0.2, -0.1], atol=1e-14)
     np.testing.assert_allclose(shifted.runs.losses, shifted.losses, rtol=1e-7)
+    of_exact = [observe(exact, t, seed=2).losses for t in (truth, truth.drop_vars("zero_shift"))]
+    np.testing.assert_array_equal(*of_exact)
 
 
 def test_additive_losses_are_the_additive_law():

@@ -108,6 +108,40 @@ def test_the_integral_where_a_domain_was_left_out():
         assert values.values[0, s, at] == pytest.approx(np.log(exact), abs=1e-6)
 
 
+def test_the_integral_over_an_outlier():
+    """Errors of 10 and 30 scales, likely far out in the tail of how much wider errors are."""
+    frame = swarm(DOMAINS, n_runs=8).frame
+    draws = parameters(DOMAINS, n_draws=4, spread=0)
+    draws["common"] = np.full((4, 2), 0.01)
+    draws["dof"] = np.full(4, 12.0)
+    draws["outlier_scale"] = np.array([0.02, 0.05, 0.1, 0.3])
+    sigma = draws["sigma"][0]
+    law = fitted_losses(fit_of(draws, swarm(DOMAINS, n_runs=8), chains=1)).values[0, 0]
+    frame.loc[2, ["loss_web", "loss_code"]] = law[2] * np.exp(sigma * [10, -8])
+    frame.loc[5, ["loss_web", "loss_code"]] = law[5] * np.exp(sigma * [-30, 25])
+    runs = bm.runs_from_frame(frame, weight_resolution=0.0)
+    fit = fit_of(draws, runs, chains=1)
+    values = run_log_likelihood(fit)
+    f, wider = np.linspace(-7, 7, 281), np.linspace(0, 7, 2801)
+    of_f = simpson_weights(f) * norm.pdf(f)
+    for row in (2, 5):
+        error = np.log(runs.losses.values[row] / law[row])
+        left = (error - 0.01 * f[:, None])[:, None] / (sigma * np.exp(wider)[:, None])
+        density = (t.pdf(left, 12.0) / (sigma * np.exp(wider)[:, None])).prod(axis=2)
+        for s, scale in enumerate(draws["outlier_scale"]):
+            share = simpson_weights(wider) * np.exp(-wider / scale) / scale
+            exact = np.log(of_f @ density @ share)
+            found = float(values.sel(run=runs.run_ids.values[row]).values[0, s])
+            assert found == pytest.approx(exact, abs=2e-3)
+
+
+def simpson_weights(x):
+    weights = np.full(x.size, 2.0)
+    weights[1::2] = 4.0
+    weights[[0, -1]] = 1.0
+    return weights * (x[1] - x[0]) / 3
+
+
 def test_loo_against_leaving_each_run_out():
     """With a prior of 400 parameter sets, every posterior is a sum: nothing is sampled twice."""
     runs = swarm(DOMAINS, n_runs=12)
