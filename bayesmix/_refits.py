@@ -45,8 +45,8 @@ class Refit:
     priors : dict
         Replacements, by name; of a sampled law.
     options : dict
-        ``seed``; of a posterior ``draws, discrepancy``, if sampled also ``tune, chains``; of a
-        point fit ``bootstrap``.
+        ``seed``; of a posterior ``draws, discrepancy``, if sampled also ``tune, chains`` and, where
+        there are any, ``groups``; of a point fit ``bootstrap``.
     """
 
     law: str

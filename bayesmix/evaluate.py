@@ -55,8 +55,8 @@ def evaluate(
     laws : sequence of str, or mapping
         Names of laws: sampled (``transfer, regression, quantization``), the same by Laplace's
         approximation (``laplace:transfer``), or of point fits. As a mapping, by the label that
-        tables call them: names, or fits, of which the law is refitted with the same draws, chains
-        and replaced priors.
+        tables call them: names, or fits, of which the law is refitted with the same draws, chains,
+        groups and replaced priors.
     split : Split
         `ByMixture`, `ByScale` or `LargestScale`.
     checkpoints : str

@@ -326,6 +326,7 @@ def test_the_refit_is_of_the_same_law_and_priors(two, monkeypatch):
     assert law == fit.law
     assert added.n_runs == runs.n_runs + 1
     assert options["priors"] == fit.priors
+    assert options["groups"] == fit.groups == {}
     assert options["checkpoints"] == "all"
 
 

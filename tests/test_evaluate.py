@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 
 import joblib
 import matplotlib.pyplot as plt
@@ -227,6 +228,15 @@ def test_fits_bring_their_runs_law_and_options(runs, sampled):
     assert (options["draws"], options["chains"]) == (20, 3)
     assert plain["priors"] == {}
     assert (plain["draws"], plain["chains"]) == (1000, 4)
+
+
+def test_a_fit_brings_its_groups(runs, sampled):
+    fit = fit_of(parameters(DOMAINS, ("exam",), n_draws=60), runs, chains=3)
+    fit = replace(fit, groups=dict.fromkeys(DOMAINS, "text"))
+    bm.compare({"grouped": fit, "plain": "transfer"}, split=bm.LargestScale(), progressbar=False)
+    (*_, grouped), (*_, plain) = sampled
+    assert grouped["groups"] == fit.groups
+    assert "groups" not in plain
 
 
 def test_fits_of_different_runs_are_not_compared(runs):

@@ -169,6 +169,24 @@ def test_a_shared_compiled_model_takes_the_data_of_each_swarm(small: bm.Runs) ->
     np.testing.assert_allclose(levels[1] / levels[0], 1.3, rtol=0.02)
 
 
+def test_swarms_of_one_shape_and_other_groups_share_a_model_and_not_their_tau() -> None:
+    design = draw_design(["a", "b", "c", "d"], [1e8], n_mixtures=12, seed=1)
+    runs = observe(design, draw_parameters(design.domains, seed=2), seed=3).runs
+    options = {"draws": 5, "tune": 5, "chains": 1, "progressbar": False}
+    for one, other in (("ab", "cd"), ("ac", "bd")):
+        groups = dict.fromkeys(one, 1) | dict.fromkeys(other, 2)  # numbers do as labels
+        fit = bm.fit(runs, groups=groups, **options)
+        assert fit.groups == {d: str(g) for d, g in sorted(groups.items())}
+        tau = fit.posterior["posterior"]["tau"].isel(chain=0, draw=-1)
+        taus = {
+            (x, y): float(tau.sel(component=x, source=y)) for x in "abcd" for y in "abcd" if x != y
+        }
+        of_pair = {}
+        for (x, y), value in taus.items():
+            of_pair.setdefault((groups[x], groups[y]), set()).add(value)
+        assert [len(values) for values in of_pair.values()] == [1, 1, 1, 1]
+
+
 def test_one_wrong_record_does_not_widen_the_others(small: bm.Runs) -> None:
     """A run whose losses are off by a fifth is an outlier; noise and intervals stay as they are."""
     frame = small.frame
