@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.integrate import quad
+from scipy.integrate import quad, simpson
 from scipy.special import logsumexp
 from scipy.stats import multivariate_t, norm, t
 from synthetic import fit_of, parameters, swarm
@@ -85,7 +85,6 @@ def test_the_integral_where_a_domain_was_left_out():
     draws["sigma_unseen"] = np.random.default_rng(3).uniform(0.01, 0.03, (8, 2))
     draws["dof"], draws["dof_unseen"] = np.full(8, 9.0), np.full(8, 2.5)
     draws["outlier_scale"] = np.full(8, 0.1)
-    draws["zero_shift"] = np.random.default_rng(4).normal(0, 0.01, (8, 2))
     fit = fit_of(draws, runs, chains=1)
     values = run_log_likelihood(fit)
     row = int(np.flatnonzero(runs.weights.values[:, 0] == 0)[0])
@@ -108,6 +107,21 @@ def test_the_integral_where_a_domain_was_left_out():
         assert values.values[0, s, at] == pytest.approx(np.log(exact), abs=1e-6)
 
 
+def test_losses_at_a_printed_zero_are_judged_with_their_shift():
+    frame = swarm(DOMAINS, n_runs=8).frame
+    frame.loc[2, ["weight_web", "weight_code"]] = [0.0, 1.0]
+    shifted = frame.copy()
+    shifted.loc[2, "loss_web"] *= 1.2
+    draws = parameters(DOMAINS, n_draws=8, spread=0.01)
+    plain = run_log_likelihood(
+        fit_of(draws, bm.runs_from_frame(frame, weight_resolution=0.001), chains=1)
+    )
+    draws["zero_shift"] = np.tile([np.log(1.2), 0.7], (8, 1))
+    runs = bm.runs_from_frame(shifted, weight_resolution=0.001)
+    found = run_log_likelihood(fit_of(draws, runs, chains=1))
+    np.testing.assert_allclose(found, plain, rtol=1e-10)
+
+
 def test_the_integral_over_an_outlier():
     """Errors of 10 and 30 scales, likely far out in the tail of how much wider errors are."""
     frame = swarm(DOMAINS, n_runs=8).frame
@@ -123,23 +137,15 @@ def test_the_integral_over_an_outlier():
     fit = fit_of(draws, runs, chains=1)
     values = run_log_likelihood(fit)
     f, wider = np.linspace(-7, 7, 281), np.linspace(0, 7, 2801)
-    of_f = simpson_weights(f) * norm.pdf(f)
     for row in (2, 5):
         error = np.log(runs.losses.values[row] / law[row])
-        left = (error - 0.01 * f[:, None])[:, None] / (sigma * np.exp(wider)[:, None])
-        density = (t.pdf(left, 12.0) / (sigma * np.exp(wider)[:, None])).prod(axis=2)
+        wide = sigma * np.exp(wider)[:, None]
+        density = (t.pdf((error - 0.01 * f[:, None])[:, None] / wide, 12.0) / wide).prod(axis=2)
+        of_wider = simpson(density * norm.pdf(f)[:, None], x=f, axis=0)
         for s, scale in enumerate(draws["outlier_scale"]):
-            share = simpson_weights(wider) * np.exp(-wider / scale) / scale
-            exact = np.log(of_f @ density @ share)
+            exact = np.log(simpson(of_wider * np.exp(-wider / scale) / scale, x=wider))
             found = float(values.sel(run=runs.run_ids.values[row]).values[0, s])
-            assert found == pytest.approx(exact, abs=2e-3)
-
-
-def simpson_weights(x):
-    weights = np.full(x.size, 2.0)
-    weights[1::2] = 4.0
-    weights[[0, -1]] = 1.0
-    return weights * (x[1] - x[0]) / 3
+            assert found == pytest.approx(exact, abs=2e-5)
 
 
 def test_loo_against_leaving_each_run_out():
