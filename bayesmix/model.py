@@ -13,11 +13,11 @@ import numpy as np
 import pymc as pm
 import pytensor.tensor as pt
 import xarray as xr
-from pytensor.tensor.variable import TensorVariable
 
 from bayesmix import law as laws
 from bayesmix import noise, ops
 from bayesmix.discrepancy import scales
+from bayesmix.packed import Packed, layout
 from bayesmix.priors import EXPONENT_MAX, LEAST_DOF, Prior, default_priors, replace_priors
 from bayesmix.runs import Runs
 
@@ -130,32 +130,27 @@ def build_model(
         "cell": np.arange(len(scales(runs).log_scale)),
     }
     with pm.Model(coords=coords) as model:
+        data = Packed()
         usable = usable_cells(runs, variant)
-        parameters = _anchored_parameters(runs, ref, variant, prior, pair)
+        parameters = _anchored_parameters(runs, data, ref, variant, prior, pair)
         at = laws.points(
             runs.effective_weights().values, runs.n_params.values, runs.n_tokens.values
         )
-        where = [_data(f"at_{i}", array) for i, array in enumerate(at.arrays)]
-        loss = _at_printed_zeros(runs, ops.losses(parameters, where, variant), prior, usable)
-        _likelihood(runs, loss, _offset(runs, prior), prior, usable)
+        loss = ops.losses(parameters, [data(array) for array in at.arrays], variant)
+        loss = _at_printed_zeros(runs, data, loss, prior, usable)
+        _likelihood(runs, data, loss, _offset(runs, data, prior), prior, usable)
+        data.fill()
     return model
-
-
-def _data(name: str, value) -> TensorVariable:
-    """What varies between swarms of one shape, so that a compiled model takes another swarm."""
-    value = np.asarray(value)
-    return pm.Data(f"data_{name}", value, shape=value.shape)
 
 
 def structure(model: pm.Model) -> tuple:
     """Equal for two models of `build_model` that differ in nothing but their data."""
-    data = tuple((data.name, data.get_value().shape) for data in model.data_vars)
     # constants among a variable's inputs are the parameters of its prior
     variables = tuple(
         (v.name, *(str(x.data) for x in v.owner.inputs if isinstance(x, pt.TensorConstant)))
         for v in model.free_RVs
     )
-    return data, variables
+    return layout(model), variables
 
 
 def _pooled(name: str, prior: Mapping[str, Prior], dims: str, *, informed: bool):
@@ -171,7 +166,7 @@ def _exponent(logit):
     return EXPONENT_MAX * pm.math.sigmoid(logit)
 
 
-def _at_printed_zeros(runs: Runs, loss, prior, usable: np.ndarray):
+def _at_printed_zeros(runs: Runs, data: Packed, loss, prior, usable: np.ndarray):
     """The law's losses (R, C), shifted where the domain's weight was printed as 0.
 
     The law takes such a weight for half the resolution, and it may be anything below. Without a
@@ -180,7 +175,7 @@ def _at_printed_zeros(runs: Runs, loss, prior, usable: np.ndarray):
     if runs.weight_resolution == 0:
         return loss
     zeros = usable & (weight_doubt(runs.weights.values, 0.0, usable.shape[1]) == noise.UNSEEN)
-    zeros = _data("zeros", zeros * 1.0)
+    zeros = data(zeros * 1.0)
     law = (zeros * pt.log(loss)).sum(axis=0) / pt.maximum(zeros.sum(axis=0), 1.0)
     # sampled is the level there, which data fix whatever the law's is
     spread = prior["zero_spread"].rv("zero_spread")
@@ -222,7 +217,7 @@ def transfer_pairs(domains: Sequence[str], groups: Mapping[str, str]) -> np.ndar
     return np.unique(pairs, axis=0, return_inverse=True)[1].reshape(-1)
 
 
-def _anchored_parameters(runs, ref: Reference, variant, prior, pair: np.ndarray):
+def _anchored_parameters(runs, data: Packed, ref: Reference, variant, prior, pair: np.ndarray):
     """The law's natural parameters from levels, elasticities and shares at the reference."""
     n_domains, n_targets = len(runs.domains), len(runs.targets)
     n_components = n_domains + n_targets
@@ -232,7 +227,7 @@ def _anchored_parameters(runs, ref: Reference, variant, prior, pair: np.ndarray)
         return pt.concatenate([values, pt.zeros(n_targets)])
 
     log_level = prior["level"].rv("level_offset", dims="component")
-    log_level += _data("log_medians", _log_medians(runs))
+    log_level += data(_log_medians(runs))
     level = pm.Deterministic("level", pt.exp(log_level), dims="component")
 
     # A level is split by three sticks, from what data fix best to what they fix least.
@@ -274,16 +269,16 @@ def _anchored_parameters(runs, ref: Reference, variant, prior, pair: np.ndarray)
 
     b = pm.Deterministic("b", EXPONENT_MAX * least_capacity[:n_domains] / capacity, dims="domain")
     floor_share = pm.math.sigmoid(prior["floor"].rv("floor_logit"))
-    log_smallest = _data("log_smallest", math.log(runs.n_params.values.min()))
+    log_smallest = data(math.log(runs.n_params.values.min()))
     log_H = pm.Deterministic("log_H", pt.log(floor_share) + log_smallest)
     log_capacity = pt.log(level[:n_domains] * capacity)
-    weights = _data("reference_weights", ref.weights)
-    log_n = _data("reference_log_n", math.log(ref.n_params))
-    log_d = _data("reference_log_d", math.log(ref.n_tokens))
+    weights = data(ref.weights)
+    log_n = data(math.log(ref.n_params))
+    log_d = data(math.log(ref.n_tokens))
     log_x = ops.reference_log_x(weights, b, log_capacity, log_n, log_H)
     log_c = pm.Deterministic("log_c", log_capacity + b * log_x, dims="domain")
 
-    tau = _transfer(n_domains, n_targets, prior, variant, pair)
+    tau = _transfer(n_domains, n_targets, data, prior, variant, pair)
     a, log_A = zeros + 1, zeros
     if variant.noise:
         a = pm.Deterministic("a", EXPONENT_MAX * least_noise / noise, dims="component")
@@ -301,7 +296,7 @@ def _anchored_parameters(runs, ref: Reference, variant, prior, pair: np.ndarray)
     }  # fmt: skip
 
 
-def _transfer(n_domains: int, n_targets: int, prior, variant, pair: np.ndarray):
+def _transfer(n_domains: int, n_targets: int, data: Packed, prior, variant, pair: np.ndarray):
     """tau (C, K): ones on the diagonal, a simplex row per target; identity without transfer."""
     rows = pt.eye(n_domains)
     if variant.transfer:
@@ -312,7 +307,7 @@ def _transfer(n_domains: int, n_targets: int, prior, variant, pair: np.ndarray):
         n_unknown = len(np.unique(pair))
         z = pm.Normal("tau_z", 0.0, 1.0, shape=n_unknown)
         if n_unknown < pair.size:
-            z = z[_data("transfer_pair", pair)]
+            z = z[data(pair)]
         i, j = np.nonzero(~np.eye(n_domains, dtype=bool))
         rows = pt.set_subtensor(rows[i, j], pm.math.sigmoid(mean + spread * z))
     if n_targets:
@@ -346,7 +341,7 @@ def weight_doubt(weights: np.ndarray, resolution: float, n_components: int) -> n
     return doubt
 
 
-def _offset(runs: Runs, prior):
+def _offset(runs: Runs, data: Packed, prior):
     """The law's offsets in log loss at the fitted scales (M, C): see `discrepancy.py`."""
     bases = scales(runs).offset_bases()
     n_components = len(components(runs))
@@ -359,14 +354,11 @@ def _offset(runs: Runs, prior):
         common = pm.Normal(f"{name}_common_z", shape=(basis.shape[1], 1))
         own = pm.Normal(f"{name}_z", shape=(basis.shape[1], n_components))
         z = pt.sqrt(shared) * common + pt.sqrt(1 - shared) * own
-        offset += scale * pt.dot(_data(f"{name}_basis", basis), z)
+        offset += scale * pt.dot(data(basis), z)
     return pm.Deterministic("offset", offset, dims=("cell", "component"))
 
 
-_SIZES = ("group_sizes", "group_counts")
-
-
-def _likelihood(runs: Runs, loss, offset, prior, usable: np.ndarray):
+def _likelihood(runs: Runs, data: Packed, loss, offset, prior, usable: np.ndarray):
     """Student-t noise in log loss, and an effect of the run that its components share.
 
     The effects of a run and component are integrated out, see `noise.py`; what all components of
@@ -403,7 +395,7 @@ def _likelihood(runs: Runs, loss, offset, prior, usable: np.ndarray):
     if np.diff(cells.run_start).max() > 1:
         rho = phi + (1 - phi) * pm.math.sigmoid(prior["checkpoint_correlation"].rv("rho_logit"))
         rho = pm.Deterministic("rho", rho)
-    trend = _data("run_trend", run_trend(runs))
+    trend = data(run_trend(runs))
     effect = pm.Normal("run_z", dims="run")
     effect -= pt.dot(trend, pt.dot(trend.T, effect))
     outlier = prior["outlier_scale"].rv("outlier_scale")
@@ -411,11 +403,10 @@ def _likelihood(runs: Runs, loss, offset, prior, usable: np.ndarray):
     # lighter: two cells could else be noise of 100 sigma, at the price of a few nats
     dof = pm.Deterministic("dof", LEAST_DOF + prior["dof_excess"].rv("dof_z"))
     dof = pt.stack([dof, prior["dof_unseen"].rv("dof_unseen")])
-    seen = [_data(f"cells_{i}", array) for i, array in enumerate(cells.arrays)]
+    seen = [data(array) for array in cells.arrays]
     sizes = [
-        [_data(f"{kind}_{unseen}", array) for kind, array in zip(_SIZES, counted, strict=True)]
+        [data(array) for array in np.unique(cells.group_sizes(unseen=unseen), return_counts=True)]
         for unseen in (False, True)
-        for counted in [np.unique(cells.group_sizes(unseen=unseen), return_counts=True)]
     ]
     likelihood = ops.log_likelihood(
         loss, offset, sigma, kappa, common, effect, outlier, dof, rho, phi, seen, sizes
