@@ -1,6 +1,6 @@
 """The law's own misfit over scales: small at the data, growing outside.
 
-Every law is wrong. Its log loss of component i at N parameters and D tokens is off by two parts,
+Every law is wrong. Its log loss of component i at N parameters and D tokens is off by three parts,
 each with mean 0, whose components err together (``discrepancy_correlation``):
 
 - *offset*: all mixtures trained or evaluated at one (N, D), a *cell*, are off together: a
@@ -12,6 +12,8 @@ each with mean 0, whose components err together (``discrepancy_correlation``):
   squares. The scales are learned where cells outnumber regressors, and else are their priors.
 - *bend*: beyond the data the law's slopes wander, by ``bend_scale`` in one e-fold: twice-integrated
   white noise in log N and log D, given none at the cells. Data hold next to nothing about it.
+- *slope*: of a swarm of one N, or of one D, the slope there is the law's by its priors alone, and
+  off by ``slope_scale`` for every e-fold of it.
 
 All of it is Gaussian given the scales, so this module holds only linear algebra: the bases of the
 offsets that data can see, for `model.py`, and draws of the rest given those, for `predict.py`.
@@ -51,6 +53,12 @@ class Scales:
         same_n = abs(self.log_scale[:, :1] - self.log_scale[:, 0]) <= _SAME_SIZE
         last = np.where(same_n, self.log_scale[:, 1], -np.inf).max(axis=1)
         return last - self.log_scale[:, 1]
+
+    @property
+    def single(self) -> tuple[int, ...]:
+        """Of log N (0) and log D (1), those in which all cells are one."""
+        spread = np.ptp(self.log_scale, axis=0)
+        return tuple(axis for axis in range(2) if spread[axis] <= SAME_SCALE)
 
     def hat(self, log_scale: np.ndarray) -> np.ndarray:
         """Weights of the cells in a regression's prediction at other scales, shape (R, M).
@@ -108,11 +116,14 @@ def evidence(runs: Runs) -> str:
     n_cells = len(cells.log_scale)
     free = cells.offset_bases()["offset_scale"].shape[1]
     if free:
-        return (
-            f"The scale of the law's misfit over N and D is learned, from {n_cells} pairs of them."
-        )
-    pairs = "one pair of them does" if n_cells == 1 else f"{n_cells} pairs of them do"
-    return f"The scale of the law's misfit over N and D is the prior's: {pairs} not show it."
+        said = f"learned, from {n_cells} pairs of them."
+    elif n_cells == 1:
+        said = "the prior's: one pair of them does not show it."
+    else:
+        said = f"the prior's: {n_cells} pairs of them do not show it."
+    one = " and ".join("ND"[axis] for axis in cells.single)
+    slope = f" Runs of one {one} do not show the slope over it." if one else ""
+    return f"The scale of the law's misfit over N and D is {said}{slope}"
 
 
 def discrepancy_draws(
@@ -130,7 +141,8 @@ def discrepancy_draws(
         What was fitted.
     posterior : mapping
         Draws on one leading axis S: ``offset_scale``, ``transient_scale``, ``bend_scale``,
-        ``discrepancy_correlation`` (S,), and ``offset`` (S, M, C) at the fitted cells.
+        ``slope_scale``, ``discrepancy_correlation`` (S,), and ``offset`` (S, M, C) at the fitted
+        cells.
     n_params, n_tokens : array, shape (R,)
         N (parameters) and D (tokens) of the rows predicted.
     rng : Generator
@@ -148,6 +160,9 @@ def discrepancy_draws(
         covariance = _bend_covariance(cells.log_scale[:, axis], log_scale[:, axis])
         bend = _correlated(_root(covariance), posterior, rng)
         error += posterior["bend_scale"][:, None, None] * bend
+    for axis in cells.single:
+        far = log_scale[:, axis, None] - cells.log_scale[:, axis].mean()
+        error += posterior["slope_scale"][:, None, None] * _correlated(far, posterior, rng)
     return error[:, place.reshape(-1), :]
 
 

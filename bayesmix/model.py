@@ -21,7 +21,7 @@ from bayesmix.packed import Packed, layout
 from bayesmix.priors import EXPONENT_MAX, LEAST_DOF, Prior, default_priors, replace_priors
 from bayesmix.runs import Runs
 
-MODEL_VERSION = 8
+MODEL_VERSION = 9
 
 
 @dataclass(frozen=True)
@@ -343,11 +343,15 @@ def weight_doubt(weights: np.ndarray, resolution: float, n_components: int) -> n
 
 def _offset(runs: Runs, data: Packed, prior):
     """The law's offsets in log loss at the fitted scales (M, C): see `discrepancy.py`."""
-    bases = scales(runs).offset_bases()
+    cells = scales(runs)
+    bases = cells.offset_bases()
     n_components = len(components(runs))
     shared = pm.math.sigmoid(prior["discrepancy_correlation"].rv("discrepancy_logit"))
     shared = pm.Deterministic("discrepancy_correlation", shared)
-    prior["bend_scale"].rv("bend_scale")  # of predictions beyond the data, which hold none of it
+    # of predictions beyond the data, which hold none of it
+    prior["bend_scale"].rv("bend_scale")
+    if cells.single:
+        prior["slope_scale"].rv("slope_scale")
     offset = pt.zeros((1, n_components))
     for name, basis in bases.items():
         scale = prior[name].rv(name)
@@ -443,7 +447,8 @@ NOISE = (
     "dof_unseen",
 )  # fmt: skip
 DISCREPANCY = (
-    "offset_scale", "transient_scale", "bend_scale", "discrepancy_correlation", "offset",
+    "offset_scale", "transient_scale", "bend_scale", "slope_scale", "discrepancy_correlation",
+    "offset",
 )  # fmt: skip
 
 
@@ -481,6 +486,7 @@ def law_draws(posterior: xr.Dataset, most: int | None = None) -> dict[str, np.nd
         "zero_shift": np.zeros(n_components),
         "common": np.zeros(n_components),
         "outlier_scale": np.array(0.0),
+        "slope_scale": np.array(0.0),
     }
 
     def stacked(name: str) -> np.ndarray:

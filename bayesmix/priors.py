@@ -170,6 +170,9 @@ def default_priors(n_params: float, n_tokens: float) -> dict[str, Prior]:
         "offset_scale": LogNormal(math.log(0.003), 0.5),
         "transient_scale": LogNormal(math.log(0.006), 0.7),
         "bend_scale": LogNormal(math.log(0.004), 0.5),
+        # and of the law's slope where all runs are of one N, or of one D, in log loss an e-fold:
+        # `benchmarks/slopes.py` finds 0 to 0.07 on swarms of three labs
+        "slope_scale": LogNormal(math.log(0.02), 0.7),
         # logit of its correlation over components
         "discrepancy_correlation": Normal(0.5, 1.0),
         # logit of the share of sigma^2 that repeated runs have in common: misfit, not seed

@@ -140,7 +140,8 @@ def fit_of(
     kept = {name: np.asarray(value) for name, value in draws.items() if name not in off}
     total = len(draws["b"])
     # inside the data no discrepancy but what the test states
-    still = dict.fromkeys(("offset_scale", "transient_scale", "bend_scale"), np.zeros(total))
+    scale = ("offset_scale", "transient_scale", "bend_scale", "slope_scale")
+    still = dict.fromkeys(scale, np.zeros(total))
     n_cells = len(scales(runs).log_scale)
     still["offset"] = np.zeros((total, n_cells, len(components(runs))))
     still["common"] = np.zeros((total, len(components(runs))))

@@ -33,7 +33,8 @@ def _runs(scale: list[tuple[float, float]], n_mixtures: int = 6):
 
 def _posterior(runs, **scale: float) -> dict[str, np.ndarray]:
     n_cells, n_components = len(scales(runs).log_scale), len(runs.domains)
-    zero = dict.fromkeys(("offset_scale", "transient_scale", "bend_scale"), 0.0)
+    names = ("offset_scale", "transient_scale", "bend_scale", "slope_scale")
+    zero = dict.fromkeys(names, 0.0)
     values = {**zero, "discrepancy_correlation": 0.5, **scale}
     return {
         **{name: np.full(N_DRAWS, value) for name, value in values.items()},
@@ -112,6 +113,18 @@ def test_transients_of_early_cells_reach_new_cells_through_the_slopes() -> None:
     draws = _draws(runs, posterior, [6e8], [4e9])
     want = 0.01 * np.linalg.norm(cells.hat(np.log([[6e8, 4e9]]))[0] * cells.to_go)
     np.testing.assert_allclose(draws[:, 0].std(axis=0), want, rtol=SD_ERROR)
+
+
+def test_slopes_are_in_doubt_where_the_runs_are_of_one_size_alone() -> None:
+    runs = _runs([(1e8, 1e9), (1e8, 2e9)])
+    draws = _draws(runs, _posterior(runs, slope_scale=0.02), [1e8, 1e8 * np.e, 1e8 / np.e**2], 4e9)
+    np.testing.assert_allclose(draws[:, 0], 0, atol=1e-15)
+    np.testing.assert_allclose(draws[:, 1].std(axis=0), 0.02, rtol=SD_ERROR)
+    np.testing.assert_allclose(draws[:, 2], -2 * draws[:, 1], rtol=1e-12)
+    both = _runs([(1e8, 1e9), (2e8, 1e9)])
+    draws = _draws(both, _posterior(both, slope_scale=0.02), [9e8, 9e8], [1e9, np.e * 1e9])
+    np.testing.assert_allclose(draws[:, 0], 0, atol=1e-15)
+    np.testing.assert_allclose(draws[:, 1].std(axis=0), 0.02, rtol=SD_ERROR)
 
 
 def test_twice_integrated_noise_against_quadrature() -> None:

@@ -101,6 +101,8 @@ def test_the_source_of_the_misfit_is_said(fit) -> None:
     assert "is learned" in repr(fit)
     one = fit.runs.where("n_params < 1.5e8 and n_tokens < 3e9")
     assert "is the prior's: one pair of them does not show it" in evidence(one)
+    assert evidence(one).endswith("Runs of one N and D do not show the slope over it.")
+    assert "slope" not in evidence(fit.runs)
 
 
 def test_the_figure_shows_the_bands_over_the_fitted_sizes(fit) -> None:
