@@ -12,15 +12,20 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Literal
 
+import jax
 import numpy as np
 import nutpie
 import pandas as pd
+from pymc.sampling.jax import get_jaxified_logp
 from rich.console import Console
 from rich.table import Table
 
+import bayesmix.jax_ops  # noqa: F401  tells PyTensor how
 from bayesmix import law as laws
 from bayesmix._files import atomic_path
+from bayesmix.fit import fit
 from bayesmix.model import build_model
 from bayesmix.runs import Runs, read_runs, write_runs
 from bayesmix.simulate import draw_design, simulate
@@ -72,6 +77,34 @@ def compile_seconds(path: str) -> float:
     return time.perf_counter() - start
 
 
+def start_seconds(path: str, backend: Literal["numba", "jax"]) -> float:
+    """Time of a fit of one warm-up draw and one draw, in this process: all but the sampling."""
+    runs = read_runs(path)
+    start = time.perf_counter()
+    fit(runs, LAW, backend=backend, draws=1, tune=1, chains=1, progressbar=False)
+    return time.perf_counter() - start
+
+
+def gradient_milliseconds(runs: Runs, backend: str, repeats: int = 1000) -> float:
+    """Median time of the model's log density and gradient, through Python."""
+    model = build_model(runs, LAW)
+    start = model.initial_point(0)
+    if backend == "jax":
+        function = jax.jit(jax.value_and_grad(get_jaxified_logp(model)))
+        point = [start[v.name] for v in model.value_vars]
+    else:
+        function = nutpie.compile_pymc_model(model).logp_func
+        point = np.concatenate(
+            [np.ravel(start[model.rvs_to_values[v].name]) for v in model.free_RVs]
+        )
+    seconds = np.empty(repeats)
+    for i in range(-1, repeats):  # the first call, which may compile, is overwritten by the last
+        begin = time.perf_counter()
+        jax.block_until_ready(function(point))
+        seconds[i] = time.perf_counter() - begin
+    return 1e3 * float(np.median(seconds))
+
+
 def in_new_process(statements: str, **environment: str) -> float:
     """The number that some Python prints in a process of its own."""
     done = subprocess.run(
@@ -95,9 +128,13 @@ def measure() -> pd.DataFrame:
         ("kernel, value and gradient, 475 x 7", kernel_milliseconds(large), "ms", 0.25),
         ("kernel, value and gradient, 43 x 17", kernel_milliseconds(small), "ms", None),
     ]
+    simulated = simulate(7, [1.2e8, 3.1e8], **shape).runs
+    for backend in ("numba", "jax"):
+        value = gradient_milliseconds(simulated, backend)
+        rows.append((f"gradient of the model of 475 x 7, {backend}", value, "ms", None))
     with tempfile.TemporaryDirectory() as folder:
         swarm = f"{folder}/swarm.csv"
-        write_runs(simulate(7, [1.2e8, 3.1e8], **shape).runs, swarm)
+        write_runs(simulated, swarm)
         call = f"from benchmarks.speed import *; print(compile_seconds({swarm!r}))"
         caches = {
             "PYTENSOR_FLAGS": f"base_compiledir={folder}/pytensor",
@@ -106,6 +143,10 @@ def measure() -> pd.DataFrame:
         for state, target in (("cold", 20.0), ("warm", None)):
             seconds = in_new_process(call, **caches)
             rows.append((f"compile the model of 475 x 7, {state}", seconds, "s", target))
+        for backend, state in (("numba", "warm"), ("jax", "no cache")):
+            call = f"from benchmarks.speed import *; print(start_seconds({swarm!r}, {backend!r}))"
+            seconds = in_new_process(call, **caches)
+            rows.append((f"start of a fit of 475 x 7, {backend}, {state}", seconds, "s", None))
     call = "import time; t = time.time(); import bayesmix; print(time.time() - t)"
     imports = [in_new_process(call) for _ in range(SUBPROCESSES)]
     rows.append(("import bayesmix", float(np.median(imports)), "s", None))
