@@ -17,7 +17,7 @@ from pathlib import Path
 import pandas as pd
 
 import bayesmix as bm
-from bayesmix import fit as fitting
+from bayesmix.fit import compiled
 from bayesmix.model import build_model
 from benchmarks.heldout import Random70
 from benchmarks.speed import kernel_milliseconds, processor
@@ -50,7 +50,7 @@ def measured(name: str, shared: Path) -> dict[str, float | str]:
     model = build_model(runs)
     lap("build")
     for what in ("compile", "compile_again"):
-        fitting.compiled(model)
+        compiled(model)
         lap(what)
     made = bm.fit(
         runs, checkpoints="all", draws=DRAWS, tune=DRAWS, chains=CHAINS, cores=1, progressbar=False
