@@ -31,7 +31,7 @@ def _slimpajama(data: Path, most: float) -> bm.Runs:
     return bm.read_runs(data / "slimpajama7.csv").where(f"n_params < {most}")
 
 
-def _regmix(data: Path) -> bm.Runs:
+def regmix(data: Path) -> bm.Runs:
     """The first 128 runs of 1M and 64 of 60M parameters."""
     frames = []
     for size, n in (("1m", 128), ("60m", 64)):
@@ -66,12 +66,12 @@ def mixinglaws_mixture(data: Path) -> Iterator[Fold]:
 
 def regmix_mixture(data: Path) -> Iterator[Fold]:
     """RegMix, 128 runs of 1M and 64 of 60M: unseen mixtures."""
-    yield from ByMixture(3).folds(_regmix(data))
+    yield from ByMixture(3).folds(regmix(data))
 
 
 def regmix_scale(data: Path) -> Iterator[Fold]:
     """RegMix: 1M to 60M."""
-    yield from LargestScale().folds(_regmix(data))
+    yield from LargestScale().folds(regmix(data))
 
 
 STUDIES: dict[str, Callable[[Path], Iterator[Fold]]] = {

@@ -25,22 +25,18 @@ from scipy.optimize import nnls
 import bayesmix as bm
 from bayesmix.discrepancy import Scales, scales
 from bayesmix.model import components, observed_log_loss
+from benchmarks.intervals import regmix
 
 OUT = Path(__file__).with_suffix(".csv")
 
 
 def swarms(data: Path) -> dict[str, bm.Runs]:
     """Swarms of more than one size, by name."""
-    sizes = {"1m": 128, "60m": 64}
-    frames = []
-    for size, n in sizes.items():
-        frame = bm.read_runs(data / f"regmix_{size}.csv").select(np.arange(n)).frame
-        frames.append(frame.assign(run_id=f"{size}_" + frame["run_id"]))
     return {
         "tinyswarm": bm.load_dataset("tinyswarm"),
         "slimpajama7": bm.read_runs(data / "slimpajama7.csv").where("n_params < 8e8"),
         "mixinglaws_pile3": bm.read_runs(data / "mixinglaws_pile3.csv"),
-        "regmix": bm.runs_from_frame(pd.concat(frames), source="regmix", weight_resolution=0.0005),
+        "regmix": regmix(data),
     }
 
 

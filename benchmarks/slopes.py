@@ -19,28 +19,18 @@ import pandas as pd
 
 import bayesmix as bm
 from bayesmix.model import MODEL_VERSION
+from benchmarks.intervals import regmix
 
 OUT = Path(__file__).with_suffix(".csv")
 LEAST_ROWS = 20
 
 
 def swarms(data: Path) -> dict[str, bm.Runs]:
-    """Last checkpoints of swarms with two sizes or more, by name."""
-    sizes = {"1m": 128, "60m": 64}
-    regmix = [
-        bm.read_runs(data / f"regmix_{size}.csv").select(np.arange(n)).frame
-        for size, n in sizes.items()
-    ]
+    """Swarms of two sizes or more, by name."""
     return {
         "tinyswarm": bm.load_dataset("tinyswarm"),
         "slimpajama7": bm.read_runs(data / "slimpajama7.csv").where("n_params < 8e8"),
-        "regmix": bm.runs_from_frame(
-            pd.concat(
-                frame.assign(run_id=size + frame["run_id"])
-                for size, frame in zip(sizes, regmix, strict=True)
-            ),
-            weight_resolution=0.0005,
-        ),
+        "regmix": regmix(data),
     }
 
 
