@@ -47,7 +47,7 @@ demo: setup
 	.venv/bin/bayesmix demo
 
 test: setup
-	$(PY) -m pytest --numprocesses 2 --dist loadfile --ignore tests/real
+	$(PY) -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --ignore tests/real
 
 test-real: setup
 	$(PY) -m pytest tests/real
