@@ -85,7 +85,9 @@ def main() -> None:
     parser.add_argument("--shared", type=Path, default=Path(shared))
     warnings.simplefilter("ignore", bm.RunsWarning)
     keys = ["swarm", "axis", "fitted"]
-    there = pd.read_csv(OUT)[keys].values.tolist() if OUT.exists() else []
+    there = []
+    if OUT.exists():
+        there = pd.read_csv(OUT).query("model_version == @MODEL_VERSION")[keys].values.tolist()
     for name, runs in swarms(parser.parse_args().shared / "data").items():
         for axis, value, fitted, rest in parts(runs):
             if [name, axis, value] in there:
