@@ -280,8 +280,9 @@ def _sample(
     )
 
 
-# the last model compiled: refits of swarms of one shape, as in a calibration study, share it
-_last: dict[tuple, Any] = {}
+# the last model compiled, and what nutpie made of it: refits of swarms of one shape, as in a
+# calibration study, share it
+_last: dict[tuple, tuple[pm.Model, Any]] = {}
 
 
 def compiled(model: pm.Model) -> Any:
@@ -291,12 +292,17 @@ def compiled(model: pm.Model) -> Any:
     key = structure(model)
     if key not in _last:
         _last.clear()
-        _last[key] = nutpie.compile_pymc_model(model)
-    shared_model = _last[key]
+        _last[key] = model, nutpie.compile_pymc_model(model)
+    first, shared_model = _last[key]
     # a law without some terms does not use all
     functions = (shared_model.logp_func, shared_model.expand_func)
     used = {data.name for function in functions for data in function.get_shared()}
-    values = {data.name: data.get_value() for data in model.data_vars if data.name in used}
+    values = {data.name: data.get_value() for data in model.data_vars}
+    # starts are computed from the first model's own data: without this, draws would depend on
+    # what was fitted before
+    for name, value in values.items():
+        first[name].set_value(value)
+    values = {name: value for name, value in values.items() if name in used}
     if not used or values.keys() != used:  # what is sampled would be the swarm before
         raise RuntimeError("nutpie does not name the data as the model does: another version?")
     return shared_model.with_data(**values)

@@ -16,9 +16,17 @@ import xarray as xr
 
 from bayesmix import law as laws
 from bayesmix import noise, ops
+from bayesmix.coordinates import LogSoftplus
 from bayesmix.discrepancy import scales
 from bayesmix.packed import Packed, layout
-from bayesmix.priors import EXPONENT_MAX, LEAST_DOF, Prior, default_priors, replace_priors
+from bayesmix.priors import (
+    EXPONENT_MAX,
+    LEAST_DOF,
+    Normal,
+    Prior,
+    default_priors,
+    replace_priors,
+)
 from bayesmix.runs import Runs
 
 MODEL_VERSION = 9
@@ -162,6 +170,13 @@ def _pooled(name: str, prior: Mapping[str, Prior], dims: str, *, informed: bool)
     return mean + spread * pm.Normal(f"{name}_z", 0.0, 1.0, dims=dims)
 
 
+def _floor_logit(prior: Prior):
+    """Logit of H over the smallest N; data bound H from above and hardly from below."""
+    if not isinstance(prior, Normal):
+        return prior.rv("floor_logit")
+    return prior.rv("floor_logit", coordinate=LogSoftplus(prior.mu - math.log(4)))
+
+
 def _exponent(logit):
     return EXPONENT_MAX * pm.math.sigmoid(logit)
 
@@ -268,7 +283,7 @@ def _anchored_parameters(runs, data: Packed, ref: Reference, variant, prior, pai
     E = pm.Deterministic("E", level * irreducible, dims="component")
 
     b = pm.Deterministic("b", EXPONENT_MAX * least_capacity[:n_domains] / capacity, dims="domain")
-    floor_share = pm.math.sigmoid(prior["floor"].rv("floor_logit"))
+    floor_share = pm.math.sigmoid(_floor_logit(prior["floor"]))
     log_smallest = data(math.log(runs.n_params.values.min()))
     log_H = pm.Deterministic("log_H", pt.log(floor_share) + log_smallest)
     log_capacity = pt.log(level[:n_domains] * capacity)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pymc as pm
+from pymc.logprob.transforms import Transform
 
 EXPONENT_MAX = 0.9
 LEAST_DOF = 8.0
@@ -27,9 +28,12 @@ class Normal:
     mu: float
     sigma: float
 
-    def rv(self, name: str, dims: str | None = None):
-        """The PyMC random variable of this prior, in the model on the stack."""
-        return pm.Normal(name, self.mu, self.sigma, dims=dims)
+    def rv(self, name: str, dims: str | None = None, *, coordinate: Transform | None = None):
+        """The PyMC random variable of this prior, in the model on the stack.
+
+        The sampler walks in `coordinate`, if given.
+        """
+        return pm.Normal(name, self.mu, self.sigma, dims=dims, default_transform=coordinate)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,8 @@ from bayesmix.discrepancy import scales
 from bayesmix.priors import EXPONENT_MAX, LogNormal, Normal, default_priors, replace_priors
 
 DOMAINS, TARGETS = ("code", "web", "books"), ("exam",)
+# a few draws cost less than compiling the graph well
+QUICK = "FAST_COMPILE"
 
 
 def _runs(n_runs: int = 8, checkpoints: int = 1, zeros: bool = False, seed: int = 0) -> bm.Runs:
@@ -44,7 +46,7 @@ def transfer() -> tuple[bm.Runs, dict[str, np.ndarray]]:
     runs = _runs()
     model = models.build_model(runs)
     names = models.kept_variables(model)
-    values = pm.draw([model[name] for name in names], draws=20, random_seed=1)
+    values = pm.draw([model[name] for name in names], draws=20, random_seed=1, mode=QUICK)
     return runs, dict(zip(names, values, strict=True))
 
 
@@ -86,7 +88,9 @@ def _log_likelihood(runs: bm.Runs, law: str, seed: int) -> tuple[float, dict[str
     """The model's log density of `_log_errors` at one draw of the prior, and the draw."""
     model = models.build_model(runs, law)
     kept = [*models.kept_variables(model), "run_z", "outlier_z"]
-    values = pm.draw([*(model[n] for n in kept), model["log_likelihood"]], random_seed=seed)
+    values = pm.draw(
+        [*(model[n] for n in kept), model["log_likelihood"]], random_seed=seed, mode=QUICK
+    )
     draw = dict(zip(kept, values[:-1], strict=True))
     # of the errors as they are, not of those divided by how much wider they are
     widening = models.usable_cells(runs, laws.LAWS[law]).sum(axis=1) @ _wider(runs, draw)
@@ -231,7 +235,9 @@ def test_runs_that_repeat_a_mixture_and_n_share_its_misfit() -> None:
 def test_shared_and_own_noise_make_the_scale_of_a_component() -> None:
     model = models.build_model(_runs())
     names = ("sigma", "common", "sigma_logit", "common_mean", "common_spread", "common_z")
-    sigma, common, total, mean, spread, z = pm.draw([model[n] for n in names], random_seed=3)
+    sigma, common, total, mean, spread, z = pm.draw(
+        [model[n] for n in names], random_seed=3, mode=QUICK
+    )
     np.testing.assert_allclose(np.hypot(sigma, common), np.exp(total), rtol=1e-12)
     np.testing.assert_allclose(common / sigma, np.exp(mean + spread * z), rtol=1e-12)
 
@@ -250,7 +256,7 @@ def test_models_of_one_structure_differ_in_data_alone() -> None:
 def test_a_domain_without_losses_still_has_a_level() -> None:
     frame = _runs().frame.drop(columns="loss_web")
     model = models.build_model(bm.runs_from_frame(frame))
-    assert np.isfinite(pm.draw(model["level"], random_seed=0)).all()
+    assert np.isfinite(pm.draw(model["level"], random_seed=0, mode=QUICK)).all()
 
 
 def test_doubt_about_a_weight() -> None:
@@ -277,7 +283,7 @@ def test_a_replaced_prior_moves_its_parameter() -> None:
     runs = _runs()
     model = models.build_model(runs, priors={"g": Normal(5.0, 1e-6)})
     want = EXPONENT_MAX / (1 + np.exp(-5.0))
-    assert pm.draw(model["g"], random_seed=0) == pytest.approx(want, rel=1e-6)
+    assert pm.draw(model["g"], random_seed=0, mode=QUICK) == pytest.approx(want, rel=1e-6)
 
 
 @pytest.mark.parametrize("size", [(1e6, 1e9), (1e8, 2e9), (1e9, 2e10), (7e10, 1e12)])
@@ -305,7 +311,7 @@ def test_groups_share_tau() -> None:
     groups = {DOMAINS[0]: "text", DOMAINS[1]: "text"}
     model = models.build_model(runs, groups=groups)
     assert model["tau_z"].eval().shape == (3,)  # within text, from text, to text
-    tau = pm.draw(model["tau"], random_seed=1)
+    tau = pm.draw(model["tau"], random_seed=1, mode=QUICK)
     assert tau[0, 1] == tau[1, 0]
     assert tau[0, 2] == tau[1, 2]
     assert tau[2, 0] == tau[2, 1]
