@@ -12,16 +12,12 @@ pytestmark = pytest.mark.filterwarnings("ignore::bayesmix.RunsWarning")
 
 @pytest.mark.parametrize("seed", [20, 42])
 def test_pile17(shared: Path, seed: int) -> None:
-    """17 domains, one scale: the chains find one mode, and the fit predicts what it claims.
-
-    That the diagnostics pass is not asserted: two of four default fits did. A chain may still be on
-    its way out of a local mode when its draws begin; the worst R-hat of the four was 1.025.
-    """
+    """17 domains, one scale: the default fit passes its diagnostics and predicts what it claims."""
     runs = bm.read_runs(shared / "data" / "pile17_1b.csv")
     made = bm.evaluate(runs, ["transfer"], Random70(seed), progressbar=False)
     got = made.summary().iloc[0]
     print(got)  # with -s: the figures of the README
-    assert got["r_hat"] <= 1.03, made.refits["diagnosis"].iloc[0]
+    assert made.refits["converged"].all(), made.refits["diagnosis"].iloc[0]
     # measured 0.54 and 0.56, 1.25 and 1.20, 0.87 and 0.89, 4.5 and 5.3
     assert got["mre_pos"] <= 0.6
     assert got["mre"] <= 1.3
