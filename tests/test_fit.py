@@ -8,6 +8,7 @@ import nutpie
 import pandas as pd
 import pytest
 import xarray as xr
+from pymc.initial_point import make_initial_point_fn
 from synthetic import fit_of, parameters, swarm
 
 import bayesmix as bm
@@ -258,12 +259,21 @@ def test_chains_leave_the_spurious_mode(small: bm.Runs) -> None:
         "capacity_curvature_z": np.r_[-5.0, np.zeros(n_domains - 1)],
         "floor_logit": np.array(-1.0),
     }
-    posteriors = []
-    for points in (None, bad):
-        compiled = nutpie.compile_pymc_model(model, initial_points=points)
+    by_nutpie, posteriors = compiled(model), []
+    for points in ({}, bad):
+        starts = make_initial_point_fn(
+            model=model, overrides=points, jitter_rvs=set(model.free_RVs), return_transformed=True
+        )
+
+        def flat(seed: int, starts=starts) -> np.ndarray:
+            point = starts(seed)
+            return np.concatenate([np.ravel(point[v.name]) for v in model.value_vars])
+
+        if not points:  # the names are in nutpie's order
+            np.testing.assert_array_equal(flat(5), by_nutpie.initial_point_func(5))
         tree = nutpie.sample(
-            compiled, draws=300, tune=500, chains=1, seed=3, progress_bar=False,
-            save_warmup=False, extra_doublings=1,
+            replace(by_nutpie, initial_point_func=flat), draws=300, tune=500, chains=1, seed=3,
+            progress_bar=False, save_warmup=False, extra_doublings=1,
         )  # fmt: skip
         posteriors.append(tree["posterior"].to_dataset()[kept_variables(model)])
     both = xr.concat(posteriors, dim="chain").assign_coords(chain=[0, 1])
