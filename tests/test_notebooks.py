@@ -35,6 +35,8 @@ def test_notebooks_run():
         (parameters,) = (c for c in notebook.cells if "parameters" in c.metadata.get("tags", []))
         parameters.source, changed = re.subn(r"DRAWS = \d+", QUICK, parameters.source)
         assert changed == 1
+        for cell in notebook.cells:
+            cell.id = f"{path.stem}-{cell.id}"
         cells += [nbformat.v4.new_code_cell("%reset -f"), *notebook.cells]
     together = nbformat.v4.new_notebook(cells=cells)
     # an error in any cell raises
