@@ -47,7 +47,7 @@ def swarm() -> bm.Runs:
 def test_model_and_gradient_are_those_of_the_numba_kernels(swarm: bm.Runs, law: str) -> None:
     model = build_model(swarm, law)
     # PyTensor's own nodes by Python, which adds no more than 32 terms: compiling takes far longer
-    numba = model.compile_fn(
+    by_kernels = model.compile_fn(
         [*model.logp(sum=False), model.dlogp()],
         mode=Mode("py", "fast_compile"),
         inputs=model.value_vars,
@@ -57,7 +57,7 @@ def test_model_and_gradient_are_those_of_the_numba_kernels(swarm: bm.Runs, law: 
     rng = np.random.default_rng(0)
     for _ in range(3):
         moved = {name: x + rng.normal(0, 0.2, np.shape(x)) for name, x in point.items()}
-        *terms, slope = numba(moved)
+        *terms, slope = by_kernels(moved)
         got, bars = value([moved[v.name] for v in model.value_vars])
         assert float(got) == pytest.approx(sum(np.sum(x) for x in terms), rel=1e-13)
         np.testing.assert_allclose(
