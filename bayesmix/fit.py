@@ -181,7 +181,8 @@ def fit(
     draws, tune, chains : int
         Draws kept and warm-up draws of each chain, and the number of chains.
     seed : int
-        The same seed gives the same posterior.
+        The same seed gives the same draws, but for rounding: code compiled just now and code
+        from the caches round unlike, and chains amplify that.
     cores : int, optional
         Chains run at once; all cores by default.
     sampler : str
