@@ -16,8 +16,8 @@ from bayesmix import _refits
 from bayesmix._evaluation import Evaluation
 from bayesmix.fit import Fit
 from bayesmix.laplace import is_laplace
-from bayesmix.model import reference
 from bayesmix.priors import Prior, default_priors
+from bayesmix.reference import reference
 from bayesmix.runs import Runs
 from bayesmix.splits import Split
 

@@ -17,24 +17,23 @@ import pandas as pd
 import pymc as pm
 import xarray as xr
 
-from bayesmix import law as laws
 from bayesmix import priors as prior_module
 from bayesmix._files import atomic_path
 from bayesmix.diagnostics import Diagnosis, diagnose
 from bayesmix.discrepancy import evidence
+from bayesmix.draws import law_draws, losses_at_rows
 from bayesmix.model import (
     MODEL_VERSION,
     build_model,
     components,
     kept_variables,
-    law_draws,
     observed_domains,
     observed_log_loss,
-    reference,
     structure,
 )
 from bayesmix.noise import at_printed_zeros
 from bayesmix.priors import Prior, default_priors, replace_priors
+from bayesmix.reference import reference
 from bayesmix.runs import Runs, runs_from_frame
 
 if TYPE_CHECKING:
@@ -341,12 +340,8 @@ def fitted_losses(fit: Fit) -> xr.DataArray:
         Nats per token.
     """
     posterior = fit.posterior["posterior"].to_dataset()
-    runs, variant = fit.runs, laws.LAWS[fit.law]
-    at = laws.points(runs.effective_weights().values, runs.n_params.values, runs.n_tokens.values)
-    draws = law_draws(posterior)
-    values = laws.evaluate_draws(
-        *(draws[name] for name in laws.PARAMETERS), *at.arrays, variant.noise, variant.head
-    )
+    runs, draws = fit.runs, law_draws(posterior)
+    values = losses_at_rows(runs, draws, fit.law)
     values *= at_printed_zeros(draws["zero_shift"], runs.weights.values, runs.weight_resolution)
     shape = (posterior.sizes["chain"], posterior.sizes["draw"], *values.shape[1:])
     return xr.DataArray(

@@ -62,7 +62,7 @@ def solve(gains, r, log_n, log_floor):
 
 def losses(
     variant: law.Variant,
-    E, log_c, b, log_A, a, tau, log_G, g, log_Q, q, log_H,
+    E, log_c, b, log_A, a, tau, log_G, g, log_Q, q, log_H, fade,
     mixtures, problem_mixture, problem_log_n, row_problem, row_log_d,
 ):  # fmt: skip
     """Losses (R, C), nats per token: `law.forward`."""
@@ -74,7 +74,7 @@ def losses(
     loss = loss.at[:, :n_domains].add(capacity)
     if variant.noise:
         log_t = jnp.maximum(jnp.log(mixtures @ tau.T), _LEAST_LOG)
-        log_t = row_log_d[:, None] + log_t[problem_mixture[row_problem]]
+        log_t = fade * row_log_d[:, None] + log_t[problem_mixture[row_problem]]
         loss += jnp.exp(log_A - a * log_t)
     if variant.head:
         loss += jnp.exp(log_G - g * problem_log_n[row_problem][:, None])

@@ -19,8 +19,9 @@ from scipy.optimize import minimize
 
 from bayesmix.diagnostics import Diagnosis
 from bayesmix.fit import Fit, _with_observed
-from bayesmix.model import build_model, kept_variables, reference
+from bayesmix.model import build_model, kept_variables
 from bayesmix.priors import LogNormal, Normal, Prior, default_priors, replace_priors
+from bayesmix.reference import reference
 from bayesmix.runs import Runs
 
 TOLERANCE = 1e-6  # nats below the mode, by Newton's decrement

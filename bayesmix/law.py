@@ -5,9 +5,11 @@ parameters and D tokens, in nats per token (Dai & Zheng, arXiv 2606.08167, Theor
 effective tokens and a shared head)::
 
     L_i = E_i + c_i x_i*(h, N)^(-b_i) + A_i T_i^(-a_i) + G_i N^(-g) + Q_i D^(-q),
-    T_i = D sum_j tau_ij h_j.
+    T_i = D^fade sum_j tau_ij h_j.
 
-Targets have no capacity term. `LAWS` names the variants: the same kernel, terms switched off.
+Targets have no capacity term. In the paper ``fade`` is 1; below, what a mixture does to a loss
+fades less as D grows, and at 0 not at all, as in the law of Shukor et al. (arXiv 2507.09404).
+`LAWS` names the variants: the same kernel, terms switched off.
 """
 
 import math
@@ -36,7 +38,7 @@ LAWS: Mapping[str, Variant] = {
 }
 
 # order of the kernel's parameters; C components (domains, then targets), K domains
-PARAMETERS = ("E", "log_c", "b", "log_A", "a", "tau", "log_G", "g", "log_Q", "q", "log_H")
+PARAMETERS = ("E", "log_c", "b", "log_A", "a", "tau", "log_G", "g", "log_Q", "q", "log_H", "fade")
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ def points(weights: np.ndarray, n_params: np.ndarray, n_tokens: np.ndarray) -> P
 
 @numba.njit(cache=True, error_model="numpy")
 def forward(
-    E, log_c, b, log_A, a, tau, log_G, g, log_Q, q, log_H,
+    E, log_c, b, log_A, a, tau, log_G, g, log_Q, q, log_H, fade,
     mixtures, problem_mixture, problem_log_n, row_problem, row_log_d,
     noise, head,
 ):  # fmt: skip
@@ -155,7 +157,9 @@ def forward(
             if i < n_domains:
                 value += capacity[p, i]
             if noise:
-                noise_term[row, i] = math.exp(log_A[i] - a[i] * (row_log_d[row] + log_t[m, i]))
+                noise_term[row, i] = math.exp(
+                    log_A[i] - a[i] * (fade * row_log_d[row] + log_t[m, i])
+                )
                 value += noise_term[row, i]
             loss[row, i] = value
         if head:
@@ -168,7 +172,7 @@ def forward(
 
 @numba.njit(cache=True, error_model="numpy")
 def pullback(
-    E, log_c, b, log_A, a, tau, log_G, g, log_Q, q, log_H,
+    E, log_c, b, log_A, a, tau, log_G, g, log_Q, q, log_H, fade,
     mixtures, problem_mixture, problem_log_n, row_problem, row_log_d,
     noise, head,
     log_x, capacity, log_t, noise_term, loss_bar,
@@ -180,7 +184,7 @@ def pullback(
     E_bar, log_A_bar, a_bar = np.zeros(n_components), np.zeros(n_components), np.zeros(n_components)
     log_c_bar, b_bar = np.zeros(n_domains), np.zeros(n_domains)
     G_bar, Q_bar = np.zeros(n_components), np.zeros(n_components)
-    g_bar, q_bar, log_H_bar = 0.0, 0.0, 0.0
+    g_bar, q_bar, log_H_bar, fade_bar = 0.0, 0.0, 0.0, 0.0
     tau_bar = np.zeros((n_components, n_domains))
     mixtures_bar = np.zeros((n_mixtures, n_domains))
     capacity_bar = np.zeros((n_problems, n_domains))
@@ -206,7 +210,8 @@ def pullback(
             if noise:
                 scaled = bar * noise_term[row, i]
                 log_A_bar[i] += scaled
-                a_bar[i] -= scaled * (row_log_d[row] + log_t[m, i])
+                a_bar[i] -= scaled * (fade * row_log_d[row] + log_t[m, i])
+                fade_bar -= scaled * a[i] * row_log_d[row]
                 log_t_bar[m, i] -= scaled * a[i]
             if head:
                 from_G, from_Q = bar * G[i] * n_power, bar * Q[i] * d_power
@@ -244,7 +249,7 @@ def pullback(
                     mixtures_bar[m, j] += scaled * tau[i, j]
     return (
         E_bar, log_c_bar, b_bar, log_A_bar, a_bar, tau_bar, G_bar, g_bar, Q_bar, q_bar, log_H_bar,
-        mixtures_bar,
+        fade_bar, mixtures_bar,
     )  # fmt: skip
 
 
@@ -255,7 +260,7 @@ def evaluate(parameters: Mapping[str, np.ndarray], at: Points, variant: Variant)
     ----------
     parameters : mapping
         The names in `PARAMETERS`: E, log_A, a, log_G, log_Q of shape (C,), log_c and b of shape
-        (K,), tau of shape (C, K), and the scalars g, q, log_H.
+        (K,), tau of shape (C, K), and the scalars g, q, log_H, fade.
     at : Points
         R rows.
     variant : Variant
@@ -272,7 +277,7 @@ def evaluate(parameters: Mapping[str, np.ndarray], at: Points, variant: Variant)
 
 @numba.njit(cache=True, parallel=True, error_model="numpy")
 def evaluate_draws(
-    E, log_c, b, log_A, a, tau, log_G, g, log_Q, q, log_H,
+    E, log_c, b, log_A, a, tau, log_G, g, log_Q, q, log_H, fade,
     mixtures, problem_mixture, problem_log_n, row_problem, row_log_d,
     noise, head,
 ):  # fmt: skip
@@ -282,6 +287,7 @@ def evaluate_draws(
     for s in numba.prange(n_draws):
         loss[s] = forward(
             E[s], log_c[s], b[s], log_A[s], a[s], tau[s], log_G[s], g[s], log_Q[s], q[s], log_H[s],
+            fade[s],
             mixtures, problem_mixture, problem_log_n, row_problem, row_log_d,
             noise, head,
         )[0]  # fmt: skip
@@ -290,7 +296,7 @@ def evaluate_draws(
 
 @numba.njit(cache=True, parallel=True, error_model="numpy")
 def objective_draws(
-    E, log_c, b, log_A, a, tau, log_G, g, log_Q, q, log_H,
+    E, log_c, b, log_A, a, tau, log_G, g, log_Q, q, log_H, fade,
     mixtures, log_n, log_d, objective,
     noise, head,
 ):  # fmt: skip
@@ -322,6 +328,7 @@ def objective_draws(
         h = mixtures[s : s + 1]
         loss, log_x, capacity, log_t, noise_term = forward(
             E[s], log_c[s], b[s], log_A[s], a[s], tau[s], log_G[s], g[s], log_Q[s], q[s], log_H[s],
+            fade[s],
             h, zero, one_n, zero, one_d,
             noise, head,
         )  # fmt: skip
@@ -332,8 +339,9 @@ def objective_draws(
                 value[s] += objective[s, i] * loss[0, i]
         gradient[s] = pullback(
             E[s], log_c[s], b[s], log_A[s], a[s], tau[s], log_G[s], g[s], log_Q[s], q[s], log_H[s],
+            fade[s],
             h, zero, one_n, zero, one_d,
             noise, head,
             log_x, capacity, log_t, noise_term, objective[s : s + 1],
-        )[11][0]  # fmt: skip
+        )[-1][0]  # fmt: skip
     return value, gradient, losses

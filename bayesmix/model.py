@@ -7,17 +7,15 @@ positive by construction (Dai & Zheng, arXiv 2606.08167, Theorem 4.1).
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import pymc as pm
 import pytensor.tensor as pt
-import xarray as xr
 
 from bayesmix import law as laws
 from bayesmix import noise, ops
 from bayesmix.coordinates import LogSoftplus
-from bayesmix.discrepancy import scales
+from bayesmix.discrepancy import SAME_SCALE, scales
 from bayesmix.packed import Packed, layout
 from bayesmix.priors import (
     EXPONENT_MAX,
@@ -27,38 +25,10 @@ from bayesmix.priors import (
     default_priors,
     replace_priors,
 )
+from bayesmix.reference import Reference, reference
 from bayesmix.runs import Runs
 
-MODEL_VERSION = 9
-
-
-@dataclass(frozen=True)
-class Reference:
-    """The point inside the data at which levels and shares are defined.
-
-    Attributes
-    ----------
-    weights : array, shape (K,)
-        The mean mixture of the runs.
-    n_params, n_tokens : float
-        Geometric means, parameters and tokens.
-    """
-
-    weights: np.ndarray
-    n_params: float
-    n_tokens: float
-
-
-def reference(runs: Runs) -> Reference:
-    """The reference point of a swarm: mean mixture, geometric mean N and D."""
-    weights = runs.effective_weights().values.mean(axis=0)
-    # a domain that no run ever drew still needs a finite log weight
-    weights = np.maximum(weights, 1e-4)
-    return Reference(
-        weights / weights.sum(),
-        float(np.exp(np.log(runs.n_params.values).mean())),
-        float(np.exp(np.log(runs.n_tokens.values).mean())),
-    )
+MODEL_VERSION = 10
 
 
 def components(runs: Runs) -> tuple[str, ...]:
@@ -294,10 +264,12 @@ def _anchored_parameters(runs, data: Packed, ref: Reference, variant, prior, pai
     log_c = pm.Deterministic("log_c", log_capacity + b * log_x, dims="domain")
 
     tau = _transfer(n_domains, n_targets, data, prior, variant, pair)
-    a, log_A = zeros + 1, zeros
+    a, log_A, fade = zeros + 1, zeros, pt.constant(1.0)
+    if variant.transfer and np.ptp(np.log(runs.n_tokens.values)) > SAME_SCALE:
+        fade = pm.Deterministic("fade", pm.math.sigmoid(prior["fade"].rv("fade_logit")))
     if variant.noise:
         a = pm.Deterministic("a", EXPONENT_MAX * least_noise / noise, dims="component")
-        log_t = log_d + pt.log(pt.dot(tau, weights))
+        log_t = fade * log_d + pt.log(pt.dot(tau, weights))
         log_A = pm.Deterministic("log_A", pt.log(level * noise) + a * log_t, dims="component")
     log_G = log_Q = zeros
     if variant.head:
@@ -307,7 +279,7 @@ def _anchored_parameters(runs, data: Packed, ref: Reference, variant, prior, pai
         log_Q = pm.Deterministic("log_Q", log_Q, dims="component")
     return {
         "E": E, "log_c": log_c, "b": b, "log_A": log_A, "a": a, "tau": tau,
-        "log_G": log_G, "g": g, "log_Q": log_Q, "q": q, "log_H": log_H,
+        "log_G": log_G, "g": g, "log_Q": log_Q, "q": q, "log_H": log_H, "fade": fade,
     }  # fmt: skip
 
 
@@ -455,60 +427,3 @@ def kept_variables(model: pm.Model) -> list[str]:
     """Names that a posterior keeps: hyper-parameters and everything in natural units."""
     raw = {v.name for v in model.free_RVs if v.name.endswith(("_z", "_logit", "_log", "_offset"))}
     return [v.name for v in model.unobserved_RVs if v.name not in raw]
-
-
-NOISE = (
-    "sigma", "sigma_weight", "sigma_unseen", "zero_shift", "common", "outlier_scale", "dof",
-    "dof_unseen",
-)  # fmt: skip
-DISCREPANCY = (
-    "offset_scale", "transient_scale", "bend_scale", "slope_scale", "discrepancy_correlation",
-    "offset",
-)  # fmt: skip
-
-
-def law_draws(posterior: xr.Dataset, most: int | None = None) -> dict[str, np.ndarray]:
-    """The kernel's parameters from a posterior, draws of all chains on one leading axis.
-
-    Parameters
-    ----------
-    posterior : Dataset
-        Dims ``chain`` and ``draw``, and those of `build_model`.
-    most : int, optional
-        Keep at most so many draws, evenly spaced.
-
-    Returns
-    -------
-    dict
-        The names in `law.PARAMETERS`, `NOISE` and `DISCREPANCY`, each of shape (S, ...); of the
-        last two what the posterior holds.
-    """
-    n_chains, n_draws = posterior.sizes["chain"], posterior.sizes["draw"]
-    total = n_chains * n_draws
-    keep = np.unique(np.linspace(0, total - 1, min(most or total, total)).astype(int))
-    n_components, n_domains = posterior.sizes["component"], posterior.sizes["domain"]
-    # what a variant lacks: the kernel wants the shapes, and the variant switches the terms off
-    absent = {
-        "log_A": np.zeros(n_components),
-        "a": np.ones(n_components),
-        "tau": np.eye(n_components, n_domains),
-        "log_G": np.zeros(n_components),
-        "g": np.array(1.0),
-        "log_Q": np.zeros(n_components),
-        "q": np.array(1.0),
-        "sigma_weight": np.zeros(n_components),
-        "sigma_unseen": np.zeros(n_components),
-        "zero_shift": np.zeros(n_components),
-        "common": np.zeros(n_components),
-        "outlier_scale": np.array(0.0),
-        "slope_scale": np.array(0.0),
-    }
-
-    def stacked(name: str) -> np.ndarray:
-        if name not in posterior:
-            return np.broadcast_to(absent[name], (keep.size, *absent[name].shape)).copy()
-        values = posterior[name].values
-        return np.ascontiguousarray(values.reshape(total, *values.shape[2:])[keep])
-
-    names = (*laws.PARAMETERS, *NOISE, *DISCREPANCY)
-    return {name: stacked(name) for name in names if name in posterior or name in absent}

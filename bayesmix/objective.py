@@ -13,9 +13,9 @@ import numpy as np
 
 from bayesmix import law as laws
 from bayesmix.discrepancy import discrepancy_draws
+from bayesmix.draws import law_draws
 from bayesmix.fit import Fit
 from bayesmix.lagrangian import Smoothed, Target
-from bayesmix.model import law_draws
 from bayesmix.optimise import project
 from bayesmix.risk import Risk, is_tail, smooth, value
 

@@ -18,7 +18,7 @@ from pytensor.link.numba.dispatch.basic import numba_njit, register_funcify_defa
 from bayesmix import allocation, law, noise
 
 _N_PARAMETERS = len(law.PARAMETERS)
-_SCALARS = ("g", "q", "log_H")
+_SCALARS = ("g", "q", "log_H", "fade")
 _TYPES = tuple(
     pt.dscalar if name in _SCALARS else pt.dmatrix if name == "tau" else pt.dvector
     for name in law.PARAMETERS
@@ -165,11 +165,11 @@ def _law_numba(op, node, **kwargs):
 
     @numba_njit
     def law_forward(
-        E, log_c, b, log_A, a, tau, log_G, g, log_Q, q, log_H,
+        E, log_c, b, log_A, a, tau, log_G, g, log_Q, q, log_H, fade,
         mixtures, problem_mixture, problem_log_n, row_problem, row_log_d,
     ):  # fmt: skip
         return forward(
-            E, log_c, b, log_A, a, tau, log_G, g.item(), log_Q, q.item(), log_H.item(),
+            E, log_c, b, log_A, a, tau, log_G, g.item(), log_Q, q.item(), log_H.item(), fade.item(),
             mixtures, problem_mixture, problem_log_n, row_problem, row_log_d,
             noise, head,
         )  # fmt: skip
@@ -184,12 +184,12 @@ def _law_pullback_numba(op, node, **kwargs):
 
     @numba_njit
     def law_pullback(
-        E, log_c, b, log_A, a, tau, log_G, g, log_Q, q, log_H,
+        E, log_c, b, log_A, a, tau, log_G, g, log_Q, q, log_H, fade,
         mixtures, problem_mixture, problem_log_n, row_problem, row_log_d,
         log_x, capacity, log_t, noise_term, loss_bar,
     ):  # fmt: skip
         bars = pullback(
-            E, log_c, b, log_A, a, tau, log_G, g.item(), log_Q, q.item(), log_H.item(),
+            E, log_c, b, log_A, a, tau, log_G, g.item(), log_Q, q.item(), log_H.item(), fade.item(),
             mixtures, problem_mixture, problem_log_n, row_problem, row_log_d,
             noise, head,
             log_x, capacity, log_t, noise_term, loss_bar,
@@ -197,6 +197,7 @@ def _law_pullback_numba(op, node, **kwargs):
         return (
             bars[0], bars[1], bars[2], bars[3], bars[4], bars[5], bars[6],
             np.asarray(bars[7]), bars[8], np.asarray(bars[9]), np.asarray(bars[10]),
+            np.asarray(bars[11]),
         )  # fmt: skip
 
     return law_pullback, _KERNEL

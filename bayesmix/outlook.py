@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 from scipy.linalg import block_diag
 
-from bayesmix import law as laws
 from bayesmix.discrepancy import discrepancy_draws
+from bayesmix.draws import law_draws, losses
 from bayesmix.feasible import FeasibleSet
 from bayesmix.fit import Fit
-from bayesmix.model import law_draws, observed_log_loss, weight_doubt
+from bayesmix.model import observed_log_loss, weight_doubt
 from bayesmix.noise import scale_and_dof
 from bayesmix.objective import Problem, problem
 from bayesmix.optima import draw_optima, mean_optimum
@@ -46,7 +46,7 @@ class Outlook:
     seen : array, shape (R, C)
         Whether the loss would be known: not where the swarm has none, or the law's is infinite.
     draws : mapping
-        What `model.law_draws` gives.
+        What `draws.law_draws` gives.
     same : array, shape (R,)
         Code of the (mixture, N) of each candidate.
     before : array, shape (R,)
@@ -154,11 +154,7 @@ def outlook(
         np.random.default_rng(seed),
     )
     counted = np.array([float(objective.get(name, 0.0)) for name in fit.components])
-    variant, at = laws.LAWS[fit.law], laws.points(weights, sizes, horizons)
-    losses = laws.evaluate_draws(
-        *(kept[name] for name in laws.PARAMETERS), *at.arrays, variant.noise, variant.head
-    )
-    log_losses = np.log(losses) + misfit[:, 1:]
+    log_losses = np.log(losses(kept, fit.law, weights, sizes, horizons)) + misfit[:, 1:]
     known = np.isfinite(observed_log_loss(fit.runs)).any(axis=0)
     same, before = _repeats(fit.runs, weights, sizes)
     posterior = fit.posterior["posterior"]

@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from bayesmix import law as laws
 from bayesmix.discrepancy import discrepancy_draws
+from bayesmix.draws import law_draws, losses
 from bayesmix.fit import Fit
-from bayesmix.model import components, law_draws, observed_domains, weight_doubt
+from bayesmix.model import components, observed_domains, weight_doubt
 from bayesmix.noise import at_printed_zeros, scale_and_dof
 from bayesmix.runs import Runs, floor_weights
 
@@ -174,22 +174,15 @@ def predict_at(
     seed : int
         Of the discrepancy and the run noise.
     """
-    points = laws.points(
-        floor_weights(weights, resolution),
-        mixtures["n_params"].to_numpy(float),
-        mixtures["n_tokens"].to_numpy(float),
-    )
+    n_params, n_tokens = (mixtures[n].to_numpy(float) for n in ("n_params", "n_tokens"))
     most = max(_MOST_CELLS // (len(weights) * len(fit.components)), 1)
     draws = law_draws(fit.posterior["posterior"].to_dataset(), most=most)
-    variant = laws.LAWS[fit.law]
-    expected = laws.evaluate_draws(
-        *(draws[name] for name in laws.PARAMETERS), *points.arrays, variant.noise, variant.head
-    )
+    floored = floor_weights(weights, resolution)
+    expected = losses(draws, fit.law, floored, n_params, n_tokens)
     # without tokens of any use a loss is infinite under some laws: a blank
     expected[~np.isfinite(expected)] = np.nan
     rng = np.random.default_rng(seed)
     if discrepancy:
-        n_params, n_tokens = (mixtures[n].to_numpy(float) for n in ("n_params", "n_tokens"))
         expected *= np.exp(discrepancy_draws(fit.runs, draws, n_params, n_tokens, rng))
     expected *= at_printed_zeros(draws["zero_shift"], weights, resolution)
     doubt = weight_doubt(weights, resolution, expected.shape[2])

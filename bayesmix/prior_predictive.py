@@ -8,9 +8,10 @@ import pymc as pm
 import xarray as xr
 
 from bayesmix.fit import Fit
-from bayesmix.model import build_model, kept_variables, reference
+from bayesmix.model import build_model, kept_variables
 from bayesmix.predict import MEAN, predict
 from bayesmix.priors import Prior, default_priors, replace_priors
+from bayesmix.reference import reference
 from bayesmix.runs import Runs
 
 

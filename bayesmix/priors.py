@@ -139,6 +139,8 @@ def default_priors(n_params: float, n_tokens: float) -> dict[str, Prior]:
         "capacity_curvature_spread": spread,
         "noise_curvature_mean": Normal(math.log(d_half * (1 - least)), 0.7),
         "noise_curvature_spread": spread,
+        # logit of the power of D in the effective tokens, where runs differ in D: the law has 1
+        "fade": Normal(2.0, 1.5),
         # logit of H as a fraction of the smallest N
         "floor": Normal(-6.0, 1.0),
         # logit of tau one spread above the middle, and the spread: about 0.08 in the middle

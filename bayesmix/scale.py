@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import xarray as xr
 
-from bayesmix import law as laws
 from bayesmix.constraints import Constraint
+from bayesmix.draws import law_draws, losses
 from bayesmix.feasible import feasible_set
 from bayesmix.fit import Fit
 from bayesmix.objective import Objective, discrepancy_factors, problem, resolve_objective
@@ -153,22 +153,25 @@ def overtakes(
     wanted, worst = resolve_objective(fit.components, fit.observed_components, objective)
     domains = list(fit.runs.domains)
     pair = np.stack([mixture_of(domains, a, "a"), mixture_of(domains, b, "b")])
-    of = problem(fit, low, low, wanted, worst=worst, seed=seed)
+    draws = law_draws(fit.posterior["posterior"].to_dataset())
     counted = np.array([float(wanted.get(name, 0.0)) for name in fit.components])
 
     sizes = np.geomspace(low, high, _SIZES)
     both = np.tile(sizes, 2)
-    at = laws.points(np.repeat(pair, _SIZES, axis=0), both, tokens_per_param * both)
-    loss = laws.evaluate_draws(*of.parameters, *at.arrays, of.variant.noise, of.variant.head)
+    weights = np.repeat(pair, _SIZES, axis=0)
+    loss = losses(draws, fit.law, weights, both, tokens_per_param * both)
+    # one outside the objective may be infinite
+    loss = np.where(counted > 0, loss, 0.0)
     factors = discrepancy_factors(fit, sizes, tokens_per_param * sizes, seed) * counted
-    parts = loss.reshape(of.n_draws, 2, _SIZES, -1) * factors[:, None]
+    n_draws = len(loss)
+    parts = loss.reshape(n_draws, 2, _SIZES, -1) * factors[:, None]
     total = parts.max(axis=3) if worst else parts.sum(axis=3)
     ahead = total[:, 0] - total[:, 1]
     crosses = (ahead[:, :-1] >= 0) & (ahead[:, 1:] < 0)
-    cell, every = crosses.argmax(axis=1), np.arange(of.n_draws)
+    cell, every = crosses.argmax(axis=1), np.arange(n_draws)
     before, after = ahead[every, cell], ahead[every, cell + 1]
     crossed = crosses.any(axis=1)
-    share = np.divide(before, before - after, out=np.full(of.n_draws, np.nan), where=crossed)
+    share = np.divide(before, before - after, out=np.full(n_draws, np.nan), where=crossed)
     crossing = sizes[cell] * (sizes[1] / sizes[0]) ** share
     return xr.Dataset(
         {

@@ -15,10 +15,12 @@ from scipy.special import expit
 from bayesmix import law as laws
 from bayesmix._design import draw_design, stream
 from bayesmix.discrepancy import scales
-from bayesmix.model import components, law_draws, reference, run_trend, weight_doubt
+from bayesmix.draws import law_draws, losses_at_rows
+from bayesmix.model import components, run_trend, weight_doubt
 from bayesmix.noise import UNSEEN, at_printed_zeros
 from bayesmix.prior_predictive import prior_fit
 from bayesmix.priors import Prior
+from bayesmix.reference import reference
 from bayesmix.runs import Runs, runs_from_frame
 
 __all__ = [
@@ -177,11 +179,7 @@ def observe(
             f"{', '.join(names)}"
         )
     one = law_draws(parameters.expand_dims(chain=1, draw=1))
-    at = laws.points(
-        design.effective_weights().values, design.n_params.values, design.n_tokens.values
-    )
-    values = {name: one[name][0] for name in laws.PARAMETERS}
-    return with_noise(design, laws.evaluate(values, at, laws.LAWS[law]), parameters, seed)
+    return with_noise(design, losses_at_rows(design, one, law)[0], parameters, seed)
 
 
 def simulate(

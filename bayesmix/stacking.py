@@ -23,8 +23,9 @@ from scipy.special import gammaln, logsumexp
 from bayesmix import law as laws
 from bayesmix import noise
 from bayesmix.discrepancy import Scales, scales
+from bayesmix.draws import law_draws, losses_at_rows
 from bayesmix.fit import Fit
-from bayesmix.model import law_draws, observed_log_loss, usable_cells, weight_doubt
+from bayesmix.model import observed_log_loss, usable_cells, weight_doubt
 from bayesmix.predict import Prediction, predict
 
 # 0.2 apart: a run effect that is known to 0.1 or worse is integrated to 1%, to 0.2 to 1e-8
@@ -116,10 +117,7 @@ def run_log_likelihood(fit: Fit) -> xr.DataArray:
     tree = tree.isel(draw=slice(None, None, step))
     runs, variant = fit.runs, laws.LAWS[fit.law]
     draws = law_draws(tree)
-    at = laws.points(runs.effective_weights().values, runs.n_params.values, runs.n_tokens.values)
-    loss = laws.evaluate_draws(
-        *(draws[name] for name in laws.PARAMETERS), *at.arrays, variant.noise, variant.head
-    )
+    loss = losses_at_rows(runs, draws, fit.law)
     loss *= noise.at_printed_zeros(draws["zero_shift"], runs.weights.values, runs.weight_resolution)
     usable = usable_cells(runs, variant)
     observed = np.where(usable, observed_log_loss(runs), np.nan)

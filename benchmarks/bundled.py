@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bayesmix.model import reference
+from bayesmix.reference import reference
 from bayesmix.runs import runs_from_frame, write_runs
 from bayesmix.simulate import Simulated, draw_design, draw_parameters, observe
 

@@ -24,8 +24,8 @@ import pandas as pd
 
 import bayesmix as bm
 from bayesmix import law as laws
+from bayesmix.draws import law_draws
 from bayesmix.feasible import feasible_set
-from bayesmix.model import law_draws
 from bayesmix.objective import Problem, problem
 from bayesmix.optima import mean_optimum
 from bayesmix.simulate import Simulated, draw_design, draw_parameters, observe

@@ -18,7 +18,8 @@ from bayesmix import Fit, Runs, default_priors, runs_from_frame
 from bayesmix import law as laws
 from bayesmix.discrepancy import scales
 from bayesmix.fit import _with_observed
-from bayesmix.model import components, reference
+from bayesmix.model import components
+from bayesmix.reference import reference
 
 N_PARAMS, N_TOKENS = 1e8, 2e9
 
@@ -68,7 +69,7 @@ def parameters(
         "E": around(1.0, 2.0, c),
         "log_c": np.log(around(0.3, 1.0, k)) + b * np.log(N_PARAMS / k),
         "b": b,
-        "log_A": np.log(around(0.3, 1.0, c)) + a * np.log(N_TOKENS / k),
+        "log_A": np.log(around(0.3, 1.0, c)) + a * np.log(N_TOKENS**0.8 / k),
         "a": a,
         "tau": tau,
         "log_G": np.log(around(0.1, 0.4, c)) + g[:, None] * np.log(N_PARAMS),
@@ -79,6 +80,7 @@ def parameters(
         "sigma": around(0.004, 0.01, c),
         "dof": 4 + around(1.0, 3.0),
         "dof_unseen": 4 + around(1.0, 3.0),
+        "fade": around(0.75, 0.85),
     }
 
 
@@ -136,6 +138,7 @@ def fit_of(
     variant = laws.LAWS[law]
     off = set() if variant.noise else {"log_A", "a"}
     off |= set() if variant.head else {"log_G", "g", "log_Q", "q"}
+    off |= set() if variant.transfer else {"fade"}
     off |= set() if variant.transfer or runs.targets else {"tau"}
     kept = {name: np.asarray(value) for name, value in draws.items() if name not in off}
     total = len(draws["b"])
@@ -182,6 +185,7 @@ def full_parameters(draws: Mapping[str, np.ndarray], law: str) -> dict[str, np.n
     if not laws.LAWS[law].transfer:
         k = draws["b"].shape[1]
         full["tau"][:, :k] = np.eye(k)
+        full["fade"][:] = 1.0
     return full
 
 

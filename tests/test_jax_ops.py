@@ -12,7 +12,9 @@ from pytensor.compile.mode import Mode
 import bayesmix as bm
 from bayesmix import allocation, jax_ops
 from bayesmix import law as laws
-from bayesmix.model import build_model, law_draws, reference
+from bayesmix.draws import law_draws
+from bayesmix.model import build_model
+from bayesmix.reference import reference
 from bayesmix.simulate import simulate
 
 

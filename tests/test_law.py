@@ -42,7 +42,7 @@ def stated(p, weights, n_params, n_tokens, variant):
     x = np.maximum(floor, unfloored(weights, c, b, size, floor))
     loss[..., :n_domains] += c * x**-b
     if variant.noise:
-        effective = (p["tau"] * weights[..., None, :]).sum(axis=-1) * tokens
+        effective = (p["tau"] * weights[..., None, :]).sum(axis=-1) * tokens ** p["fade"][..., None]
         with np.errstate(divide="ignore", invalid="ignore"):
             loss = loss + np.exp(p["log_A"]) * effective ** -p["a"]
     if variant.head:
@@ -72,6 +72,7 @@ def parameters(rng, n_domains, n_components, name, log_floor):
         "log_Q": rng.normal(0, 0.3, n_components) + q * np.log(1e10),
         "q": q,
         "log_H": log_floor,
+        "fade": 0.8,
     }
 
 
@@ -97,7 +98,7 @@ def test_by_hand():
     p = {
         "E": [1, 2], "log_c": np.log([4, 1]), "b": [1, 1], "log_A": np.log([3, 2]), "a": [1, 1],
         "tau": [[1, 0.5], [0, 1]], "log_G": np.log([2.5, 5]), "g": 1.0, "log_Q": np.log([4, 8]),
-        "q": 0.5, "log_H": np.log(0.5),
+        "q": 0.5, "log_H": np.log(0.5), "fade": 1.0,
     }  # fmt: skip
     p = {name: value if np.isscalar(value) else np.array(value, float) for name, value in p.items()}
     at = law.points(np.array([[0.5, 0.5]]), np.array([2.5]), np.array([4.0]))
@@ -110,6 +111,9 @@ def test_by_hand():
     # T = 4 (0.5 + 0.25, 0.5) = (3, 2); + G / 2.5 + Q / sqrt(4)
     transfer = law.evaluate(p, at, law.LAWS["transfer"])
     np.testing.assert_allclose(transfer, [[3 + 3 / 3 + 1 + 2, 3 + 2 / 2 + 2 + 4]], rtol=1e-14)
+    # T = sqrt(4) (0.75, 0.5)
+    faded = law.evaluate({**p, "fade": 0.5}, at, law.LAWS["transfer"])
+    np.testing.assert_allclose(faded, [[3 + 3 / 1.5 + 1 + 2, 3 + 2 / 1 + 2 + 4]], rtol=1e-14)
 
 
 @ALL_LAWS
@@ -142,6 +146,7 @@ def test_without_weight_a_domain_learns_by_transfer_alone():
 STEPS = {
     "E": 1e-3, "log_c": 1e-4, "b": 1e-5, "log_A": 1e-3, "a": 1e-4, "tau": 1e-4,
     "log_G": 1e-3, "g": 1e-4, "log_Q": 1e-3, "q": 1e-4, "log_H": 1e-3,
+    "fade": 1e-4,
 }  # fmt: skip
 OFFSETS = np.array([-2, -1, 1, 2])
 

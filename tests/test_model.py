@@ -11,6 +11,7 @@ import bayesmix as bm
 from bayesmix import law as laws
 from bayesmix import model as models
 from bayesmix.discrepancy import scales
+from bayesmix.draws import law_draws
 from bayesmix.priors import EXPONENT_MAX, LogNormal, Normal, default_priors, replace_priors
 
 DOMAINS, TARGETS = ("code", "web", "books"), ("exam",)
@@ -43,7 +44,7 @@ def _runs(n_runs: int = 8, checkpoints: int = 1, zeros: bool = False, seed: int 
 @pytest.fixture(scope="module")
 def transfer() -> tuple[bm.Runs, dict[str, np.ndarray]]:
     """A swarm and 20 draws of its prior."""
-    runs = _runs()
+    runs = _runs(checkpoints=2)
     model = models.build_model(runs)
     names = models.kept_variables(model)
     values = pm.draw([model[name] for name in names], draws=20, random_seed=1, mode=QUICK)
@@ -57,7 +58,7 @@ def test_at_the_reference_the_law_gives_the_levels_and_shares(transfer) -> None:
     for k in range(20):
         draw = {name: values[k] for name, values in draws.items()}
         parameters = [
-            float(draw[n]) if n in ("g", "q", "log_H") else draw[n] for n in laws.PARAMETERS
+            float(draw[n]) if n in ("g", "q", "log_H", "fade") else draw[n] for n in laws.PARAMETERS
         ]
         loss, log_x, capacity, _, noise = laws.forward(*parameters, *at.arrays, True, True)
         np.testing.assert_allclose(loss[0], draw["level"], rtol=1e-12)
@@ -74,7 +75,7 @@ def test_at_the_reference_the_law_gives_the_levels_and_shares(transfer) -> None:
 
 def test_everything_is_positive_and_exponents_are_bounded(transfer) -> None:
     _, draws = transfer
-    for name in ("E", "a", "b", "g", "q", "tau", "level", "sigma"):
+    for name in ("E", "a", "b", "g", "q", "fade", "tau", "level", "sigma"):
         assert (draws[name] > 0).all(), name
     for name in ("a", "b", "g", "q"):
         assert (draws[name] < EXPONENT_MAX).all(), name
@@ -113,12 +114,9 @@ def _fitted(runs: bm.Runs, law: str, draw: dict[str, np.ndarray]) -> np.ndarray:
             for n, v in ((n, np.asarray(v)) for n, v in draw.items())
         }
     )
-    draws = models.law_draws(posterior)
-    variant = laws.LAWS[law]
+    one = {name: values[0] for name, values in law_draws(posterior).items()}
     at = laws.points(runs.effective_weights().values, runs.n_params.values, runs.n_tokens.values)
-    return laws.evaluate_draws(
-        *(draws[n] for n in laws.PARAMETERS), *at.arrays, variant.noise, variant.head
-    )[0]
+    return laws.evaluate(one, at, laws.LAWS[law])
 
 
 def _log_errors(runs: bm.Runs, law: str, draw: dict[str, np.ndarray]) -> np.ndarray:

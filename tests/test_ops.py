@@ -35,6 +35,7 @@ def parameters():
         "log_Q": [8.0, 8.5, 7.5, 8.0],
         "q": 0.4,
         "log_H": np.log(3e7),
+        "fade": 0.8,
     }
     return {name: np.asarray(value, dtype=float) for name, value in values.items()}
 

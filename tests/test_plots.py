@@ -13,11 +13,11 @@ from synthetic import fit_of, parameters, swarm
 
 from bayesmix import CVaR, Normal, pareto_front, plots, runs_from_frame, scale_path
 from bayesmix import law as laws
-from bayesmix.model import reference
 from bayesmix.plots.prior_predictive import _falls
 from bayesmix.pointfit import point_fit
 from bayesmix.prior_predictive import prior_fit
 from bayesmix.recommend import recommend
+from bayesmix.reference import reference
 
 DOMAINS = ("web", "code", "books")
 PILE = [

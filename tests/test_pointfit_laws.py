@@ -176,6 +176,7 @@ def test_own_law_recovers_its_predictions(law):
         "log_Q": np.log([0.1, 0.1, 0.1]) + 0.4 * np.log(4e9),
         "q": 0.4,
         "log_H": np.log(1e5),
+        "fade": 1.0,
     }
     truth = xr.Dataset({n: (mechanistic._DIMS.get(n, ()), v) for n, v in searched.items()}).assign(
         observed=("component", [True] * 3)

@@ -12,7 +12,7 @@ import xarray as xr
 from synthetic import fit_of, parameters, swarm
 
 from bayesmix import predict, runs_from_frame
-from bayesmix.model import law_draws
+from bayesmix.draws import law_draws
 
 DOMAINS = ("web", "code", "books")
 H = {"web": 0.5, "code": 0.3, "books": 0.2}
@@ -33,7 +33,7 @@ def by_hand(draws, h, n_params, n_tokens):
         log_lambda = scipy.optimize.brentq(excess, -100, 100, xtol=1e-13, rtol=1e-14)
         x = (h * b[s] * c[s] / np.exp(log_lambda)) ** (1 / (b[s] + 1))
         assert (x > floor[s]).all()
-        tokens = n_tokens * draws["tau"][s] @ h
+        tokens = n_tokens ** draws["fade"][s] * draws["tau"][s] @ h
         head = np.exp(draws["log_G"][s]) * n_params ** -draws["g"][s]
         head = head + np.exp(draws["log_Q"][s]) * n_tokens ** -draws["q"][s]
         noise = np.exp(draws["log_A"][s]) * tokens ** -draws["a"][s]

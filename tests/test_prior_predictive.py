@@ -8,8 +8,9 @@ import scipy.stats
 from synthetic import swarm
 
 from bayesmix import Gamma, LogNormal, Normal
-from bayesmix.model import observed_log_loss, reference
+from bayesmix.model import observed_log_loss
 from bayesmix.prior_predictive import predict_prior, prior_fit, prior_predictive
+from bayesmix.reference import reference
 
 DOMAINS = ("web", "code", "books")
 DISTRIBUTIONS = {
@@ -29,7 +30,7 @@ def drawn(runs):
     return prior_fit(runs, draws=400, seed=1)
 
 
-OTHER_FORM = ("level", "g", "q", "discrepancy_correlation")  # not what the prior is of
+OTHER_FORM = ("level", "g", "q", "fade", "discrepancy_correlation")  # not what the prior is of
 
 
 def test_hyper_parameters_follow_their_priors(drawn):

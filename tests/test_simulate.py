@@ -6,8 +6,8 @@ from scipy import optimize, stats
 
 from bayesmix import law as laws
 from bayesmix.discrepancy import scales
-from bayesmix.model import reference
 from bayesmix.priors import LogNormal, Normal
+from bayesmix.reference import reference
 from bayesmix.runs import runs_from_frame
 from bayesmix.simulate import (
     draw_design,
@@ -38,7 +38,9 @@ def law_by_hand(truth, h, n_params, n_tokens):
         loss = float(truth["E"][i])
         if i in domains:
             loss += np.exp(log_c[i]) * x[i] ** -b[i]
-        tokens = n_tokens * sum(float(truth["tau"][i, j]) * h[j] for j in domains)
+        tokens = n_tokens ** float(truth.get("fade", 1.0)) * sum(
+            float(truth["tau"][i, j]) * h[j] for j in domains
+        )
         loss += np.exp(float(truth["log_A"][i])) * tokens ** -float(truth["a"][i])
         loss += np.exp(float(truth["log_G"][i])) * n_params ** -float(truth["g"])
         loss += np.exp(float(truth["log_Q"][i])) * n_tokens ** -float(truth["q"])

@@ -7,10 +7,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from bayesmix.fit import Fit
-from bayesmix.model import components, observed_log_loss, reference
+from bayesmix.model import components, observed_log_loss
 from bayesmix.plots._axes import ACCENT, LOSS_LABEL, PRIOR, FigSize, panels
 from bayesmix.prior_predictive import predict_prior, prior_fit
 from bayesmix.priors import Prior
+from bayesmix.reference import reference
 from bayesmix.runs import Runs
 
 _GRID = 25

@@ -13,8 +13,9 @@ import xarray as xr
 from scipy.optimize import minimize
 
 from bayesmix import law as laws
-from bayesmix.model import components, observed_log_loss, reference, usable_cells
+from bayesmix.model import components, observed_log_loss, usable_cells
 from bayesmix.pointfit.search import HUBER, Bounds, Fitted, Minimum, Space, Values, best_of, huber
+from bayesmix.reference import reference
 from bayesmix.runs import Runs
 
 N_STARTS = 4
@@ -110,6 +111,7 @@ class _Searched:
             "log_Q": np.log(p["head_d"]) + p["q"] * self.log_d if "head_d" in p else absent,
             "q": p["q"],
             "log_H": np.asarray(np.log(p["floor"]) + self.log_least_n),
+            "fade": np.array(1.0),
         }
 
     def searched(self, kernel: Mapping[str, np.ndarray]) -> Values:
