@@ -21,7 +21,7 @@ DOMAINS = 4
 SIZES = (5e7, 1.5e8, 4e8)
 N_MIXTURES = (18, 14, 8)
 CONCENTRATION = 1.5
-PARAMETERS = ("b", "a", "E", "tau", "level", "g", "q", "log_H", "sigma", "rho")
+PARAMETERS = ("b", "a", "E", "tau", "level", "g", "q", "fade", "log_H", "sigma", "rho")
 PROB = 0.9
 
 

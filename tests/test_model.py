@@ -73,6 +73,15 @@ def test_at_the_reference_the_law_gives_the_levels_and_shares(transfer) -> None:
         )
 
 
+def test_the_power_of_tokens_is_sampled_where_they_differ() -> None:
+    """One D does not show it, and the laws as published have none."""
+    many = _runs(checkpoints=2)
+    assert "fade" in models.build_model(many)
+    for law in ("regression", "quantization"):
+        assert "fade" not in models.build_model(many, law)
+    assert "fade" not in models.build_model(_runs())
+
+
 def test_everything_is_positive_and_exponents_are_bounded(transfer) -> None:
     _, draws = transfer
     for name in ("E", "a", "b", "g", "q", "fade", "tau", "level", "sigma"):
