@@ -38,6 +38,7 @@ from bayesmix.runs import Runs
 
 __all__ = ["Design", "Refitted", "design", "refit_value"]
 
+_ROUNDING = 1e-12  # nats: a value that is none
 _PATIENCE = 2.0  # seconds before a bar shows
 
 
@@ -263,9 +264,10 @@ def _buy(
     left = dict(enumerate(alone))
     while len(bought) < batch and left:
         so_far = together[-1].value if together else 0.0
-        gains = {row: (one.value - so_far) / flops[row] for row, one in left.items()}
-        best = max(gains, key=gains.__getitem__)
-        if gains[best] <= 0:
+        gains = {row: one.value - so_far for row, one in left.items()}
+        per_flop = {row: gain / flops[row] for row, gain in gains.items()}
+        best = max(per_flop, key=per_flop.__getitem__)
+        if gains[best] <= _ROUNDING:
             break
         bought.append(best)
         together.append(worth(bought, check=True))

@@ -169,8 +169,10 @@ def _pareto_k(log_weights: np.ndarray) -> float:
     def of(row: np.ndarray) -> float:
         try:
             # the accessor takes logs of the weights' inverses, as leave-one-out does
-            with np.errstate(over="ignore"):
+            with np.errstate(over="ignore", invalid="raise"):
                 return float(xr.DataArray(-row, dims="draw").azstats.psislw(dim="draw")[1])
+        except FloatingPointError:  # one draw has all the weight, and the fit of the tail fails
+            return math.inf
         except ValueError:  # all weights of the tail are equal: there is none
             return -math.inf
 

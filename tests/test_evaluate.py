@@ -124,7 +124,7 @@ def test_one_row_a_law_and_fold(runs, sampled):
     [
         ("quantization", lambda k: 3 * k + 1),
         ("regression", lambda k: 5 * k + 1),
-        ("transfer", lambda k: k**2 + 4 * k + 1 + 2 * k + 2),
+        ("transfer", lambda k: k**2 + 4 * k + 1 + 2 * k + 3),
     ],
 )
 def test_parameters_are_counted_as_the_laws_are_described(law, count, sampled):

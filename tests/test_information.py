@@ -6,7 +6,7 @@ import scipy.integrate
 from scipy.stats import norm
 from scipy.stats.qmc import MultivariateNormalQMC
 
-from bayesmix.information import information
+from bayesmix.information import _pareto_k, information
 
 S = 4096
 
@@ -144,3 +144,12 @@ def test_the_standard_error_is_that_of_other_draws():
         errors.append(found.standard_error)
     # less what it cannot see: the draws also say what the present choice is
     assert np.std(values) == pytest.approx(np.mean(errors), rel=0.35)
+
+
+def test_weights_of_one_draw_alone_are_not_trusted():
+    """Where all others underflow no tail can be fitted, and ArviZ's k is no number or nonsense."""
+    far = -np.cumsum(np.random.default_rng(0).exponential(15.0, 300))
+    assert _pareto_k(np.concatenate([[0.0], far])[None]) > 0.7
+    # evenly spread weights have no tail to speak of
+    near = np.random.default_rng(1).normal(0, 0.1, 300)
+    assert _pareto_k(near[None]) < 0.7
