@@ -88,7 +88,7 @@ def losses(parameters: Mapping, at: Sequence, variant: laws.Variant):
     loss = pt.zeros((row_problem.shape[0], p["E"].shape[0])) + p["E"]
     loss = pt.inc_subtensor(loss[:, :n_domains], capacity)
     if variant.noise:
-        log_t = row_log_d[:, None] + pt.log(pt.dot(h, p["tau"].T))[row_problem]
+        log_t = p["fade"] * row_log_d[:, None] + pt.log(pt.dot(h, p["tau"].T))[row_problem]
         loss += pt.exp(p["log_A"] - p["a"] * log_t)
     if variant.head:
         loss += pt.exp(p["log_G"] - p["g"] * problem_log_n[row_problem][:, None])
