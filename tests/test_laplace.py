@@ -155,7 +155,7 @@ def test_evaluate_scores_its_intervals(runs, made, monkeypatch):
     assert law == "transfer"
     assert options == {"priors": {}, "checkpoints": "all", "draws": 30, "seed": 4}
     line = scored.scores.iloc[0]
-    assert line["parameters"] == 2**2 + 4 * 2 + 1 + 2 * 2 + 2
+    assert line["parameters"] == 2**2 + 4 * 2 + 1 + 2 * 2 + 3
     assert line["converged"]
     assert np.isnan(line["r_hat"])
     assert line["crps"] < line["mae"]
