@@ -30,5 +30,5 @@ def test_slimpajama7_up_to_310m(shared: Path) -> None:
     fit = bm.fit(runs, progressbar=False)
     diagnosis = fit.diagnose()
     assert diagnosis.table["ok"].all(), diagnosis.text
-    # a lower bar than no divergence: by version 10 0 and 8 of 4,000 draws of the same seed diverged
-    assert fit.posterior["sample_stats"]["diverging"].sum() <= 20
+    # a lower bar than the 4 of the diagnosis: 0 and 8 were measured, these in one excursion
+    assert fit.posterior["sample_stats"]["diverging"].sum() <= 8
