@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 _PACKAGES = ("bayesmix", "pymc", "pytensor", "nutpie", "arviz", "numba", "numpy")
 _FORMAT = "bayesmix fit"
+# the usual 0.8 leaves chains stuck where the noise of a domain goes to nothing: see docs/sampling.md
+_TARGET_ACCEPT = 0.9
 _STATS = ("diverging", "n_steps", "tree_depth", "depth", "step_size", "logp", "lp")
 
 
@@ -244,6 +246,7 @@ def _sample(
                 cores=cores,
                 random_seed=seed,
                 progressbar=progressbar,
+                target_accept=_TARGET_ACCEPT,
                 compute_convergence_checks=False,
             )
     elif sampler == "nutpie":
@@ -263,6 +266,7 @@ def _sample(
             # NUTS turns back too early where some directions are much longer than most: one
             # doubling more gave 10 times the ESS for 4 times the steps on 17 domains
             extra_doublings=1,
+            target_accept=_TARGET_ACCEPT,
         )
     else:
         raise ValueError(f"unknown sampler {sampler!r}; valid names: nutpie, pymc")
