@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 _PACKAGES = ("bayesmix", "pymc", "pytensor", "nutpie", "arviz", "numba", "numpy")
 _FORMAT = "bayesmix fit"
-# the usual 0.8 leaves chains stuck where the noise of a domain goes to nothing: see docs/sampling.md
+# at the usual 0.8 chains get stuck where the density is narrow: docs/sampling.md
 _TARGET_ACCEPT = 0.9
 _STATS = ("diverging", "n_steps", "tree_depth", "depth", "step_size", "logp", "lp")
 

@@ -4,12 +4,15 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
-import pooch
 
 from bayesmix.readers import mixinglaws, regmix
 from bayesmix.runs import Runs, runs_from_frame
+
+if TYPE_CHECKING:
+    import pooch
 
 __all__ = ["PUBLISHED", "Published", "fetch_dataset"]
 
@@ -218,6 +221,9 @@ def fetch_dataset(name: str, *, say: Callable[[str], object] = print) -> Runs:
     """  # noqa: E501 (a message)
     if name not in PUBLISHED:
         raise ValueError(f"unknown dataset {name!r}; published: {', '.join(PUBLISHED)}")
+    # deferred: it takes a while, and in a notebook warns of progress bars that nobody asked for
+    import pooch
+
     swarm = PUBLISHED[name]
     mirror = os.environ.get(MIRROR, "").rstrip("/")
     store = pooch.create(
@@ -238,8 +244,10 @@ def _origin(file: str) -> str:
     return f"{_REPOSITORIES[repository]}/{path}"
 
 
-def _fetch(store: pooch.Pooch, file: str) -> Path:
+def _fetch(store: "pooch.Pooch", file: str) -> Path:
     """The path of a file in the cache, downloaded and checked if it must be."""
+    import pooch
+
     pooch.get_logger().setLevel("WARNING")
     # small files: read at once, so that no connection stays open after an error
     download = pooch.HTTPDownloader(timeout=30, stream=False)

@@ -1,15 +1,17 @@
 """Is a designed swarm better than a random one? Purchases replayed on `regmix_1m`.
 
-`python -m benchmarks.design_replay [--shared ../shared] [--replays 5] [--rules ...]` starts from 24
-runs, buys 8 at a time up to 100 of the 512 training mixtures, and after each purchase decides on a
-mixture by the posterior mean. Three rules buy: `design`; `random`; and `d-optimal`, which makes the
+`python -m benchmarks.design_replay [--shared ../shared] [--replays 5] [--most 100]` starts from 24
+runs, buys 8 at a time of the 512 training mixtures, and after each purchase decides on a mixture
+by the posterior mean. Three rules buy: `design`; `random`; and `d-optimal`, which makes the
 determinant of the information greatest that a law linear in log weights would gain. Decided is
 among the 256 test mixtures, never bought, by the mean over the 13 domains with losses, so that the
-regret is known up to the noise of a run: how much worse the mixture's loss is than the pool's best.
-All rules of a replay start from the same runs.
+regret is known up to the noise of a run: how much worse the mixture's loss is than the pool's
+best. All rules of a replay start from the same runs.
 
-Posteriors are Gaussians at the mode (`--posterior nuts` for short chains). A line for each
-purchase is appended to `benchmarks/design_replay.csv`; what is found there is not run again.
+Posteriors are two short chains of NUTS: with so few runs of 17 domains `laplace` finds no mode.
+All replays go on together, since swarms of one size share a compiled model. A line for each
+purchase is appended to `benchmarks/design_replay.csv`, with what was bought; what is found there
+is not run again.
 """
 
 import argparse
@@ -31,14 +33,9 @@ RULES = ("design", "random", "d-optimal")
 _LEAST = 5e-4  # weights are printed to three decimals
 
 
-def posterior(runs: bm.Runs, kind: str, seed: int) -> bm.Fit:
+def posterior(runs: bm.Runs, seed: int) -> bm.Fit:
     """A quick fit."""
-    if kind == "laplace":
-        from bayesmix.laplace import laplace
-
-        return laplace(runs, checkpoints="all", draws=1000, seed=seed)
-    options = {"draws": 250, "tune": 300, "chains": 2}
-    return bm.fit(runs, checkpoints="all", seed=seed, progressbar=False, **options)
+    return bm.fit(runs, draws=250, tune=300, chains=2, seed=seed, progressbar=False)
 
 
 def objective(runs: bm.Runs) -> dict[str, float]:
@@ -56,9 +53,8 @@ def by_design(
     names = [f"weight_{domain}" for domain in runs.domains]
     choices = pd.DataFrame(runs.effective_weights().values[pool], columns=names)
     frame = runs.frame.iloc[offered].drop(columns=[f"loss_{d}" for d in runs.domains])
-    n_params, n_tokens = (float(runs.frame[name].iloc[0]) for name in ("n_params", "n_tokens"))
     made = bm.design(
-        fit, frame, n_params, n_tokens, objective=objective(runs),
+        fit, frame, *scale(runs), objective=objective(runs),
         choices=choices, batch=STEP, seed=seed, progressbar=False,
     )  # fmt: skip
     bought = offered[made.batch["candidate"].to_numpy(int)]
@@ -81,42 +77,41 @@ def by_determinant(runs: bm.Runs, have: np.ndarray, left: np.ndarray) -> np.ndar
     return np.array(bought)
 
 
-def replay(runs: bm.Runs, rule: str, seed: int, kind: str, most: int):
-    """Buy by a rule; yield a line after every fit."""
-    ids = runs.run_ids.values.astype(str)
-    train, pool = (np.flatnonzero([run.startswith(w) for run in ids]) for w in ("train", "test"))
+def decide(fit: bm.Fit, runs: bm.Runs, pool: np.ndarray, seed: int) -> dict[str, float]:
+    """The regret of the mixture with the least expected loss, and how well the pool is ranked."""
     goal = objective(runs)
     truth = runs.losses.sel(domain=list(goal)).mean("domain").values[pool]
-    rng = np.random.default_rng([seed, 1])
-    have = rng.choice(train, START, replace=False)
-    n_params, n_tokens = (float(runs.frame[name].iloc[0]) for name in ("n_params", "n_tokens"))
-    while True:
-        begun = time.perf_counter()
-        swarm = runs.select(have)
-        fit = posterior(swarm, kind, seed)
-        of = problem(fit, n_params, n_tokens, goal, seed=seed)
-        believed = of.values(runs.effective_weights().values[pool])
-        expected = believed.mean(axis=0)
-        chosen = expected.argmin()
-        yield {
-            "replay": seed,
-            "rule": rule,
-            "runs": len(have),
-            "regret": truth[chosen] - truth.min(),
-            "expected_regret": expected[chosen] - believed.min(axis=1).mean(),
-            "spearman": pd.Series(expected).corr(pd.Series(truth), method="spearman"),
-            "seconds": time.perf_counter() - begun,
-        }
-        if len(have) >= most:
-            return
-        left = np.setdiff1d(train, have)
-        if rule == "design":
-            new = by_design(fit, runs, left, pool, seed)
-        elif rule == "random":
-            new = rng.choice(left, STEP, replace=False)
-        else:
-            new = by_determinant(runs, have, left)
-        have = np.concatenate([have, new])[:most]
+    of = problem(fit, *scale(runs), goal, seed=seed)
+    believed = of.values(runs.effective_weights().values[pool])
+    expected = believed.mean(axis=0)
+    chosen = expected.argmin()
+    return {
+        "regret": truth[chosen] - truth.min(),
+        "expected_regret": expected[chosen] - believed.min(axis=1).mean(),
+        "spearman": pd.Series(expected).corr(pd.Series(truth), method="spearman"),
+    }
+
+
+def buy(
+    rule: str, fit: bm.Fit, runs: bm.Runs, have: np.ndarray, pool: np.ndarray, seed: int
+) -> np.ndarray:
+    """Rows of the training mixtures that a rule takes next."""
+    left = np.setdiff1d(training(runs), have)
+    if rule == "design":
+        return by_design(fit, runs, left, pool, seed)
+    if rule == "random":
+        return np.random.default_rng([seed, len(have)]).choice(left, STEP, replace=False)
+    return by_determinant(runs, have, left)
+
+
+def scale(runs: bm.Runs) -> tuple[float, float]:
+    """The N and D that all runs have."""
+    return float(runs.n_params[0]), float(runs.n_tokens[0])
+
+
+def training(runs: bm.Runs) -> np.ndarray:
+    """Rows that can be bought."""
+    return np.flatnonzero([run.startswith("train") for run in runs.run_ids.values.astype(str)])
 
 
 def report(lines: pd.DataFrame) -> None:
@@ -151,27 +146,45 @@ def main() -> None:
     shared = os.environ.get("BAYESMIX_SHARED", "../shared")
     parser.add_argument("--shared", type=Path, default=Path(shared))
     parser.add_argument("--replays", type=int, default=5)
-    parser.add_argument("--rules", nargs="+", choices=RULES, default=RULES)
     parser.add_argument("--most", type=int, default=MOST)
-    parser.add_argument("--posterior", choices=["laplace", "nuts"], default="laplace")
     parser.add_argument("--out", type=Path, default=OUT)
     options = parser.parse_args()
     warnings.simplefilter("ignore", bm.RunsWarning)
     runs = bm.read_runs(options.shared / "data" / "regmix_1m.csv")
-    done = pd.read_csv(options.out) if options.out.is_file() else None
-    for seed in range(options.replays):
-        for rule in options.rules:
-            if done is not None:
-                theirs = done[(done["replay"] == seed) & (done["rule"] == rule)]
-                if len(theirs) and theirs["runs"].max() >= options.most:
-                    continue
-            # a replay appears in the file when it is whole
-            lines = []
-            for line in replay(runs, rule, seed, options.posterior, options.most):
-                lines.append(line)
-                print(line, flush=True)
-            table = pd.DataFrame(lines).round(6)
+    pool = np.setdiff1d(np.arange(len(runs)), training(runs))
+    have = {
+        (seed, rule): np.random.default_rng([seed, 1]).choice(training(runs), START, replace=False)
+        for seed in range(options.replays)
+        for rule in RULES
+    }
+    ids = pd.Index(runs.run_ids.values.astype(str))
+    done = {}
+    if options.out.is_file():
+        done = pd.read_csv(options.out).set_index(["replay", "rule", "runs"])["bought"].to_dict()
+    for n_runs in range(START, options.most + 1, STEP):
+        fitted = None
+        for (seed, rule), rows in have.items():
+            known = done.get((seed, rule, n_runs))
+            if known is not None:
+                have[seed, rule] = np.concatenate([rows, ids.get_indexer(known.split())])
+                continue
+            begun = time.perf_counter()
+            # at the start all rules of a replay have the same runs
+            if fitted is None or not np.array_equal(fitted[0], rows):
+                fitted = rows, posterior(runs.select(rows), seed)
+            bought = buy(rule, fitted[1], runs, rows, pool, seed)
+            line = {
+                "replay": seed,
+                "rule": rule,
+                "runs": n_runs,
+                **decide(fitted[1], runs, pool, seed),
+                "seconds": time.perf_counter() - begun,
+                "bought": " ".join(ids[bought]),
+            }
+            print({k: v for k, v in line.items() if k != "bought"}, flush=True)
+            table = pd.DataFrame([line]).round(6)
             table.to_csv(options.out, mode="a", header=not options.out.exists(), index=False)
+            have[seed, rule] = np.concatenate([rows, bought])
     made = pd.read_csv(options.out)
     report(made)
     plot(made, options.out.with_suffix(".png"))
