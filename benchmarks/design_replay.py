@@ -86,9 +86,9 @@ def decide(fit: bm.Fit, runs: bm.Runs, pool: np.ndarray, seed: int) -> dict[str,
     expected = believed.mean(axis=0)
     chosen = expected.argmin()
     return {
-        "regret": truth[chosen] - truth.min(),
-        "expected_regret": expected[chosen] - believed.min(axis=1).mean(),
-        "spearman": pd.Series(expected).corr(pd.Series(truth), method="spearman"),
+        "regret": float(truth[chosen] - truth.min()),
+        "expected_regret": float(expected[chosen] - believed.min(axis=1).mean()),
+        "spearman": float(pd.Series(expected).corr(pd.Series(truth), method="spearman")),
     }
 
 
