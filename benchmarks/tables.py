@@ -14,6 +14,8 @@ from bayesmix._evaluation import paired_differences
 from bayesmix._files import atomic_path
 from benchmarks.compare import COMPARISONS, LAWS, RUNS, SCORES
 from benchmarks.decisions import CHOICES, PAIRS, calibration, paired
+from benchmarks.tinyswarm_loop import AGAIN, DATA, OBJECTIVES, report
+from benchmarks.tinyswarm_loop import TABLES as LOOPS
 
 FOLDER = Path(__file__).parent
 README = FOLDER.parent / "README.md"
@@ -30,6 +32,14 @@ STUDIES = {
 BY_FOLD = ("slim_one_size", "slim_each_scale")
 ORDER = ["transfer", "regression", "quantization", *LAWS]
 MOST = 1000  # percent, above which a law has run away
+LABELS = {
+    "recommended": "recommended",
+    "cvar": "recommended by CVaR(0.9)",
+    "uniform": "uniform",
+    "point_regression": "optimum of `point:regression`",
+    "point_additive": "optimum of `additive`",
+    "best_observed": "best observed",
+}
 SPLITS = {
     "mixture": "unseen mixtures",
     "largest-scale": "largest size",
@@ -214,13 +224,30 @@ def pools() -> str:
     return markdown(rows)
 
 
+def loop() -> str:
+    """Mixtures that were chosen, trained and measured, beside what was predicted of them."""
+    anew = pd.read_csv(AGAIN).set_index(["objective", "label"])
+    version = anew["model_version"].iloc[0]
+    rows = [["objective", "mixture", "measured", "predicted before", f"by version {version}"]]
+    titles = dict(zip(OBJECTIVES, ("mean of domains", "skewed"), strict=True))
+    for name, objective in OBJECTIVES.items():
+        for line in report(pd.read_csv(DATA / LOOPS[name]), objective).itertuples():
+            now = anew.loc[(name, line.Index)]
+            rows.append(
+                [titles[name], LABELS[str(line.Index)], f"{line.mean:.3f} ± {line.sem:.3f}",
+                 *(f"{p.predicted_mean:.3f} [{p.predicted_lower:.3f}, {p.predicted_upper:.3f}]"
+                   for p in (line, now))]
+            )  # fmt: skip
+    return markdown(rows)
+
+
 def compared() -> str:
     """Laws beside one another."""
     return tables(pd.read_csv(SCORES), pd.read_csv(RUNS, dtype={"run_id": str}))
 
 
 TABLES = {
-    README: {"compare": compared},
+    README: {"loop": loop, "compare": compared},
     CALIBRATION: {
         "intervals": intervals,
         "misspecified": misspecified,

@@ -6,6 +6,9 @@ fits every size but the largest, writes the mixtures to train and what is predic
 writes `data/tinyswarm_loop.csv` (objective: the uniform mean) and
 `data/tinyswarm_loop_skewed.csv`. Needs the extra `tinyswarm`; each run at the largest size takes
 about a minute of one core.
+
+`python -m benchmarks.tinyswarm_loop --again` trains nothing: what the present version of the model
+predicts of the same mixtures from the same smaller sizes goes to `benchmarks/tinyswarm_again.csv`.
 """
 
 import argparse
@@ -16,11 +19,13 @@ import numpy as np
 import pandas as pd
 
 import bayesmix as bm
+from bayesmix.model import MODEL_VERSION
 from examples.tinyswarm.corpus import DOMAINS, cache_folder
 from examples.tinyswarm.design import BATCH, CONTEXT, SIZES, Run, printed
 from examples.tinyswarm.train import read_log, train_all
 
 DATA = Path(__file__).parent.parent / "data"
+AGAIN = Path(__file__).parent / "tinyswarm_again.csv"
 OBJECTIVES = {
     "uniform": dict.fromkeys(DOMAINS, 1 / len(DOMAINS)),
     "skewed": {"python": 0.5, "prose": 0.3, "c": 0.2},
@@ -70,25 +75,47 @@ def plan(runs: bm.Runs, n_params: int, n_tokens: int) -> list[dict]:
         }
         for label, mixture in chosen.items():
             mixture = dict(zip(DOMAINS, printed(np.asarray(mixture)), strict=True))
-            draws = fit.predict(mixture, n_params, n_tokens).draws.isel(row=0)
-            share = np.array([weights.get(domain, 0.0) for domain in DOMAINS])
-            expected, loss = (
-                draws[kind].sel(domain=list(DOMAINS)).transpose("draw", "domain").values @ share
-                for kind in ("expected", "loss")
-            )
-            lower, upper = np.quantile(loss, [0.05, 0.95])
-            entries.append(
-                {
-                    "objective": objective,
-                    "label": label,
-                    "weights": mixture,
-                    "predicted_mean": expected.mean(),
-                    "predicted_lower": lower,
-                    "predicted_upper": upper,
-                }
-            )
-            print(objective, label, mixture, f"{expected.mean():.4f}", flush=True)
+            found = predicted(fit, mixture, n_params, n_tokens, weights)
+            entries.append({"objective": objective, "label": label, "weights": mixture} | found)
+            print(objective, label, mixture, f"{found['predicted_mean']:.4f}", flush=True)
     return entries
+
+
+def predicted(
+    fit: bm.Fit,
+    mixture: dict[str, float],
+    n_params: float,
+    n_tokens: float,
+    objective: dict[str, float],
+) -> dict[str, float]:
+    """The expected objective, and the 90% equal-tailed interval of a new run's."""
+    draws = fit.predict(mixture, n_params, n_tokens).draws.isel(row=0)
+    share = np.array([objective.get(domain, 0.0) for domain in DOMAINS])
+    expected, loss = (
+        draws[kind].sel(domain=list(DOMAINS)).transpose("draw", "domain").values @ share
+        for kind in ("expected", "loss")
+    )
+    lower, upper = np.quantile(loss, [0.05, 0.95])
+    return {
+        "predicted_mean": float(expected.mean()),
+        "predicted_lower": float(lower),
+        "predicted_upper": float(upper),
+    }
+
+
+def again() -> pd.DataFrame:
+    """What the present version predicts of the mixtures that were trained."""
+    runs = bm.load_dataset("tinyswarm").where(f"n_params < {SIZES[-1].n_params}")
+    fit = bm.fit(runs, seed=0)
+    print(fit.diagnose(), flush=True)
+    rows = []
+    for objective, weights in OBJECTIVES.items():
+        for label, first in pd.read_csv(DATA / TABLES[objective]).groupby("label", sort=False):
+            line = first.iloc[0]
+            mixture = {domain: float(line[f"weight_{domain}"]) for domain in DOMAINS}
+            found = predicted(fit, mixture, line["n_params"], line["n_tokens"], weights)
+            rows.append({"objective": objective, "label": label} | found)
+    return pd.DataFrame(rows).assign(model_version=MODEL_VERSION).round(5)
 
 
 def run_of(entry: dict, seed: int) -> Run:
@@ -131,11 +158,17 @@ def report(made: pd.DataFrame, objective: dict[str, float]) -> pd.DataFrame:
 def main() -> None:
     """Plan, train, write, report."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--folder", type=Path, required=True, help="plan and log; made if absent")
+    parser.add_argument("--folder", type=Path, help="plan and log; made if absent")
+    parser.add_argument("--again", action="store_true", help="predict what was trained anew")
     parser.add_argument("--objectives", nargs="+", choices=OBJECTIVES, default=list(OBJECTIVES))
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--cache", help="folder of the corpus")
     options = parser.parse_args()
+    if options.again:
+        again().to_csv(AGAIN, index=False)
+        return
+    if options.folder is None:
+        parser.error("--folder is needed to train")
     options.folder.mkdir(exist_ok=True)
     stored = options.folder / "plan.json"
     if not stored.exists():
