@@ -46,7 +46,8 @@ ObjectiveFile = Annotated[
 ]
 ConstraintsFile = Annotated[
     Path | None,
-    typer.Option(help="TOML: [bounds], [fixed], [groups.NAME], [token_budget], [kl], [l1]."),
+    # a bracket would else be rich's markup
+    typer.Option(help=r"TOML: \[bounds], \[fixed], \[groups.NAME], \[token_budget], \[kl], \[l1]."),
 ]
 
 
@@ -58,4 +59,5 @@ def show_table(header: Iterable[object], rows: Iterable[Iterable[object]]) -> No
     table = Table(*map(str, header))
     for row in rows:
         table.add_row(*map(str, row))
-    Console().print(table)
+    # names are data: a bracket in one is no markup
+    Console(markup=False, emoji=False).print(table)

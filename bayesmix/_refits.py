@@ -138,9 +138,20 @@ def write(result: Result, path: Path) -> None:
 
 
 def read(path: Path) -> Result:
-    """Read what `write` wrote."""
-    made = json.loads(path.read_text())
-    return Result(pd.DataFrame(made["cells"]), pd.DataFrame(made["pairs"]), made["facts"])
+    """Read what `write` wrote.
+
+    Raises
+    ------
+    RunsError
+        If the file is damaged.
+    """
+    try:
+        made = json.loads(path.read_text())
+        return Result(pd.DataFrame(made["cells"]), pd.DataFrame(made["pairs"]), made["facts"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunsError(
+            f"{path}: a damaged refit ({error}); without the file it is made again"
+        ) from error
 
 
 def _posterior(job: Refit, cores: int | None) -> tuple[xr.DataArray, xr.DataArray, dict[str, Any]]:

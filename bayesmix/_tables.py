@@ -324,6 +324,8 @@ def read_table(path: PathLike) -> Table:
         lines = pd.read_csv(
             path, header=None, dtype=str, keep_default_na=False, encoding="utf-8-sig"
         )
+    except pd.errors.EmptyDataError:
+        raise RunsError(f"{path}: the file is empty") from None
     except pd.errors.ParserError as error:
         message = str(error).strip().removeprefix("Error tokenizing data. C error: ")
         raise RunsError(f"{path}: cannot be read as CSV: {message}") from None

@@ -197,7 +197,7 @@ def predict(
     prediction = predict_losses(fitted, table, n_params, n_tokens, discrepancy=not no_discrepancy)
     with atomic_path(out) as temporary:
         prediction.summary(prob).to_csv(temporary, index=False)
-    typer.echo(f"wrote {out}: {len(table)} mixtures, {prob:.0%} equal-tailed intervals")
+    typer.echo(f"wrote {out}: {len(table)} mixtures, {100 * prob:g}% equal-tailed intervals")
 
 
 @app.command()
@@ -217,7 +217,8 @@ def recommend(
     constraints: ConstraintsFile = None,
 ) -> None:
     """Recommend a mixture for a run of a given size and horizon."""
-    check_out(out, *(path for path in (fit, objective, constraints) if path))
+    rival = Path(risk.partition(":")[2]) if risk.startswith("prob-below:") else None
+    check_out(out, *(path for path in (fit, objective, constraints, rival) if path))
     from bayesmix._choices import read_baseline
     from bayesmix.fit import load
     from bayesmix.recommend import recommend as choose
@@ -227,7 +228,8 @@ def recommend(
     fitted = load(fit)
     weights, limits = _decision(fitted, n_tokens, objective, constraints)
     try:
-        measure = parse_risk(risk, lambda path: read_baseline(path, fitted.runs.domains))
+        with plain_warnings():
+            measure = parse_risk(risk, lambda path: read_baseline(path, fitted.runs.domains))
     except RunsError:
         raise
     except ValueError as error:
@@ -416,9 +418,10 @@ def demo(
 
 def _is_bad_input(error: ValueError) -> bool:
     from bayesmix.fit import FitFileError
+    from bayesmix.optima import InfiniteObjectiveError
     from bayesmix.runs import RunsError
 
-    return isinstance(error, BadInputError | FitFileError | RunsError)
+    return isinstance(error, BadInputError | FitFileError | InfiniteObjectiveError | RunsError)
 
 
 def _decision(
@@ -427,10 +430,15 @@ def _decision(
     """What is minimised, and under which constraints, from their files."""
     from bayesmix._choices import read_constraints, read_objective
     from bayesmix.feasible import feasible_set
+    from bayesmix.objective import resolve_objective
 
     domains = fitted.runs.domains
     weights = read_objective(objective, fitted.components) if objective else None
     limits = read_constraints(constraints, domains) if constraints else []
+    try:
+        resolve_objective(fitted.components, fitted.observed_components, weights)
+    except ValueError as error:
+        raise BadInputError(str(error)) from None
     try:
         feasible_set(limits, domains, n_tokens)
     except ValueError as error:

@@ -362,7 +362,7 @@ def load(path: str | os.PathLike) -> Fit:
     Raises
     ------
     FitFileError
-        If the file is absent, not a fit, or of another model version.
+        If the file is absent, not a fit, damaged, or of another model version.
     """
     path = Path(path)
     if not path.is_file():
@@ -370,8 +370,8 @@ def load(path: str | os.PathLike) -> Fit:
     try:
         with xr.open_datatree(path, engine="h5netcdf") as opened:
             tree = opened.load()
-    except (OSError, ValueError, KeyError) as error:
-        raise FitFileError(f"{path}: not a NetCDF file ({error})") from error
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise FitFileError(f"{path}: not a NetCDF file, or a damaged one ({error})") from error
     if tree.attrs.get("format") != _FORMAT:
         raise FitFileError(f"{path}: a NetCDF file, but not a fit of bayesmix")
     found = int(tree.attrs["model_version"])
@@ -380,14 +380,23 @@ def load(path: str | os.PathLike) -> Fit:
             f"{path}: a fit of model version {found}; this bayesmix reads version "
             f"{MODEL_VERSION}: fit again"
         )
-    frame = pd.read_csv(StringIO(str(tree["runs"]["csv"].item())), dtype={"run_id": str})
+    try:
+        return _restored(tree)
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        raise FitFileError(f"{path}: the file is damaged ({error})") from error
+
+
+def _restored(tree: xr.DataTree) -> Fit:
+    """The fit that a file holds."""
+    # text, as `read_runs` takes it: a run called NA is no blank, and a group 01 no number
+    text = StringIO(str(tree["runs"]["csv"].item()))
     runs = runs_from_frame(
-        frame,
+        pd.read_csv(text, dtype=str, keep_default_na=False),
         source=tree.attrs["runs_source"],
         weight_resolution=float(tree.attrs["weight_resolution"]),
     )
     if runs.hash != tree.attrs["runs_hash"]:
-        raise FitFileError(f"{path}: the runs in it do not match their hash; the file is damaged")
+        raise ValueError("the runs in it do not match their hash")
     priors = {
         name: getattr(prior_module, entry.pop("kind"))(**entry)
         for name, entry in json.loads(tree.attrs["priors"]).items()

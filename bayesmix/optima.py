@@ -19,6 +19,10 @@ _PRICED_ROUNDS = 7  # of multipliers, where what they leave is settled afterward
 _BASIN = 1e-2  # ends closer than this in every weight are one
 
 
+class InfiniteObjectiveError(ValueError):
+    """An objective without a finite value at any mixture that is allowed."""
+
+
 def mean_optimum(
     of: Problem, known: np.ndarray, allowed: FeasibleSet, rng: np.random.Generator
 ) -> tuple[Constrained, int, int]:
@@ -42,7 +46,7 @@ def mean_optimum(
 
     Raises
     ------
-    ValueError
+    InfiniteObjectiveError
         If the objective is infinite wherever the bounds allow.
     """
     n_domains = len(allowed.lower)
@@ -51,7 +55,7 @@ def mean_optimum(
     starts = inside(np.concatenate([known, near_vertices, random]), allowed)
     few = of.thinned(_SEARCH_DRAWS)
     if not np.isfinite(few.values(starts)).all():
-        raise ValueError(
+        raise InfiniteObjectiveError(
             "the objective is infinite at every mixture that the bounds allow: this law has no "
             "finite loss for a domain without tokens; give it an upper bound above 0"
         )

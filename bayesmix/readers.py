@@ -135,8 +135,9 @@ def paper(path: PathLike) -> Runs:
     ----------
     path : path-like
         Sizes and token counts are numbers, or have a suffix K, M, B or T: `122M`, `20B`. A loss
-        that is not of a training domain becomes a target. Without a column `run_id`, each pair of
-        mixture and size is a run, `m<number of the mixture, by first appearance>_<size>`.
+        that is not of a training domain becomes a target. Columns `seed` and `group` are kept.
+        Without a column `run_id`, each mixture and size is a run, and each seed of it if there is
+        a column: `m<number of the mixture, by first appearance>_<size>[_s<seed>]`.
 
     Returns
     -------
@@ -164,16 +165,21 @@ def paper(path: PathLike) -> Runs:
         label = name.removesuffix("_loss")
         kind = "loss" if f"weight_{label}" in trained else "target"
         columns[f"{kind}_{label}"] = _losses(table, name)
+    kept = [name for name in ("seed", "group") if name in table.columns]
+    columns |= {name: table.cells(name) for name in kept}
     named = "run_id" in table.columns
     if named:
         columns["run_id"] = table.text("run_id")
     raise_problems(table)
-    _warn_ignored(table, ["run_id", "model_size", "n_tokens", *trained, *metrics])
+    _warn_ignored(table, ["run_id", "model_size", "n_tokens", *kept, *trained, *metrics])
     if not named:
         codes = pd.factorize(pd.Series(map(tuple, mixtures.round(9))))[0]
         columns["run_id"] = [
             f"m{code:02d}_{size / 1e6:.12g}M" for code, size in zip(codes, sizes, strict=True)
         ]
+        if "seed" in kept:
+            seeds = (str(cell).strip() for cell in columns["seed"])
+            columns["run_id"] = [f"{n}_s{s}" for n, s in zip(columns["run_id"], seeds, strict=True)]
     return runs_from_frame(pd.DataFrame(columns), source=str(path))
 
 
@@ -360,7 +366,7 @@ def _extra_losses(
             if name in values.setdefault(domain, {}):
                 raise ValueError(f"index {record['index']}, {record['domain']!r} appears twice")
             values[domain][name] = loss
-        except (KeyError, TypeError):
+        except (KeyError, TypeError, OverflowError):
             problems.append(f"{path}: line {position}: needs index, domain and avg_loss")
         except ValueError as error:
             problems.append(f"{path}: line {position}: {error}")

@@ -188,7 +188,13 @@ class Runs:
         ----------
         which : {"late", "last", "all"}
             `late`: at most four, evenly spaced in log tokens over the last 75% of the run
-            (from a quarter of its tokens), the last always among them.
+            (from a quarter of its tokens), the last always among them. Chosen are checkpoints
+            with a loss; `all` keeps the others too.
+
+        Raises
+        ------
+        RunsError
+            If no loss is left.
         """
         if which == "all":
             return self
@@ -196,8 +202,9 @@ class Runs:
             raise ValueError(f"checkpoints are late, last or all, not {which!r}")
         tokens, ids = self.n_tokens.values, self._ids()
         kept = np.zeros(len(self), dtype=bool)
-        for run in np.unique(ids):
-            rows = ids == run
+        evaluated = self._evaluated()
+        for run in np.unique(ids[evaluated]):
+            rows = evaluated & (ids == run)
             kept |= rows & np.isin(tokens, _chosen(np.unique(tokens[rows]), which))
         return self.select(kept)
 
@@ -207,7 +214,7 @@ class Runs:
         Raises
         ------
         RunsError
-            If no row is left.
+            If no row, or no loss, is left.
         IndexError
             If a mask has another length, or a position is out of range.
         """
@@ -215,7 +222,10 @@ class Runs:
         if not len(positions):
             raise RunsError(f"{self.source}: no rows left")
         # weight_resolution stays the parent's: fewer rows show less of how weights were printed
-        return replace(self, _frame=self._frame.iloc[positions].reset_index(drop=True))
+        kept = replace(self, _frame=self._frame.iloc[positions].reset_index(drop=True))
+        if not kept._evaluated().any():
+            raise RunsError(f"{self.source}: no losses left: they are blank in all rows kept")
+        return kept
 
     def __len__(self) -> int:
         return len(self._frame)
@@ -238,6 +248,12 @@ class Runs:
 
     def _repr_html_(self) -> str:
         return f"<p>{html.escape(repr(self))}</p>{self._frame.to_html(max_rows=8, border=0)}"
+
+    def _evaluated(self) -> np.ndarray:
+        """Which rows have a loss."""
+        columns = [f"loss_{name}" for name in self.domains if f"loss_{name}" in self._frame]
+        columns += [f"target_{name}" for name in self.targets]
+        return self._frame[columns].notna().any(axis=1).to_numpy()
 
     def _ids(self) -> np.ndarray:
         return np.array(self._frame["run_id"].tolist(), dtype=str)
@@ -364,7 +380,8 @@ def read_mixtures(path: PathLike, domains: Sequence[str]) -> pd.DataFrame:
         if name and not name.startswith("weight_")
     }
     raise_problems(table)
-    return pd.DataFrame(renormalise(weights, table.source), columns=names).assign(**others)
+    mixtures = pd.DataFrame(renormalise(weights, table.source), columns=names)
+    return pd.concat([mixtures, pd.DataFrame(others, mixtures.index)], axis=1)
 
 
 def _validated(table: Table, weight_resolution: float | None) -> Runs:

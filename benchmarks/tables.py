@@ -224,6 +224,18 @@ def pools() -> str:
     return markdown(rows)
 
 
+def purchases() -> str:
+    """Regret after each purchase by each rule, with standard errors over replays."""
+    lines = pd.read_csv(FOLDER / "design_replay.csv")
+    regret = lines.groupby(["runs", "rule"])["regret"].agg(["mean", "sem"])
+    rules = list(lines["rule"].unique())
+    rows = [["runs", *(f"`{rule}`" for rule in rules)]]
+    for n_runs in sorted(lines["runs"].unique()):
+        cells = [regret.loc[(n_runs, rule)] for rule in rules]
+        rows.append([str(n_runs), *(f"{x['mean']:.4f} ± {x['sem']:.4f}" for x in cells)])
+    return markdown(rows)
+
+
 def loop() -> str:
     """Mixtures that were chosen, trained and measured, beside what was predicted of them."""
     anew = pd.read_csv(AGAIN).set_index(["objective", "label"])
@@ -254,7 +266,7 @@ TABLES = {
         "recovery": recovery,
         "ranks": ranks,
     },
-    DECISIONS: {"choices": choices, "chances": chances, "pools": pools},
+    DECISIONS: {"choices": choices, "chances": chances, "pools": pools, "purchases": purchases},
 }
 
 

@@ -509,6 +509,40 @@ def test_the_chance_to_beat_a_mixture(recommended, tmp_path):
     assert 0 <= made["loss"]["risk"] <= 1
 
 
+def test_objectives_without_a_value_are_refused(run, tmp_path):
+    out, path = tmp_path / "o.json", tmp_path / "limits.toml"
+    draws = parameters(DOMAINS, ("chat",), n_draws=8)
+    fit_of(draws, swarm(DOMAINS, ("chat",), unobserved=DOMAINS)).save(tmp_path / "targets.nc")
+    said = run("recommend", tmp_path / "targets.nc", *SCALE, "--out", out)
+    refused(said, "no domain has observed losses: give an objective over web")
+    draws = parameters(DOMAINS, n_draws=8)
+    fit_of(draws, swarm(DOMAINS), law="regression").save(tmp_path / "regression.nc")
+    path.write_text("[fixed]\nweb = 0\n")
+    limits = ["--constraints", path, "--out", out]
+    refused(run("recommend", tmp_path / "regression.nc", *SCALE, *limits), "infinite at every")
+    assert not out.exists()
+
+
+def test_the_mixture_to_beat_is_not_overwritten(run, folder, tmp_path):
+    path = tmp_path / "present.csv"
+    path.write_text("weight_books,weight_code,weight_web\n0.2,0.3,0.5\n")
+    risk = f"prob-below:{path}"
+    said = run("recommend", folder / "few.nc", *SCALE, "--risk", risk, "--out", path)
+    refused(said, "an input, which would be overwritten")
+    assert path.read_text().startswith("weight_books")
+
+
+def test_names_with_brackets_are_printed_as_they_are(run, tmp_path):
+    names = ("[/code]", "web[en]")
+    draws = parameters(names, n_draws=8)
+    fit_of(draws, swarm(names)).save(tmp_path / "fit.nc")
+    code, out, _ = run("recommend", tmp_path / "fit.nc", *SCALE, "--out", tmp_path / "o.json")
+    assert code == 0
+    assert all(name in out for name in names)
+    code, out, _ = run("recommend", "--help")
+    assert "[token_budget]" in out
+
+
 def test_constraints_hold_and_are_reported(recommended, tmp_path):
     path = tmp_path / "constraints.toml"
     path.write_text(

@@ -174,6 +174,9 @@ def test_finished_refits_are_not_run_again(runs, sampled, tmp_path):
     assert len(sampled) == 2
     for name in ("cells", "pairs", "refits", "scores"):
         pd.testing.assert_frame_equal(getattr(made, name), getattr(again, name))
+    files[0].write_text(files[0].read_text()[:100])
+    with pytest.raises(bm.RunsError, match=f"{files[0].name}: a damaged refit"):
+        bm.evaluate(runs, laws, split, **options)
     files[0].unlink()
     bm.evaluate(runs, laws, split, **options)
     assert sorted(folder.iterdir()) == files

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import h5py
 import numpy as np
 import nutpie
 import pandas as pd
@@ -98,6 +99,19 @@ def test_save_and_load_keep_everything(made: bm.Fit, tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["fit.nc"]
 
 
+@pytest.mark.parametrize("labels", [("01", "02"), ("1.50", "NA"), ("1e3", "None"), ("", "1")])
+def test_labels_that_look_like_something_else_come_back(
+    labels: tuple[str, str], tmp_path: Path
+) -> None:
+    frame = swarm(("web", "code")).frame
+    frame["group"] = [labels[i % 2] for i in range(len(frame))]
+    frame.loc[:1, "run_id"] = ["NA", "null"]
+    frame.to_csv(tmp_path / "runs.csv", index=False)
+    runs = bm.read_runs(tmp_path / "runs.csv", weight_resolution=0.0)
+    fit_of(parameters(runs.domains, n_draws=8), runs).save(tmp_path / "fit.nc")
+    assert bm.load(tmp_path / "fit.nc").runs == runs
+
+
 def test_a_failed_save_leaves_the_old_file(
     made: bm.Fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -123,6 +137,20 @@ def test_load_refuses_what_is_not_a_fit(made: bm.Fit, tmp_path: Path) -> None:
     xr.Dataset({"x": ("i", [1.0])}).to_netcdf(tmp_path / "other.nc", engine="h5netcdf")
     with pytest.raises(bm.FitFileError, match="not a fit of bayesmix"):
         bm.load(tmp_path / "other.nc")
+
+
+def test_load_refuses_a_damaged_file(made: bm.Fit, tmp_path: Path) -> None:
+    path = tmp_path / "fit.nc"
+    made.save(path)
+    with h5py.File(path, "r+") as file:
+        file.attrs["priors"] = "{torn"
+    with pytest.raises(bm.FitFileError, match=r"fit\.nc: the file is damaged"):
+        bm.load(path)
+    made.save(path)
+    with h5py.File(path, "r+") as file:
+        file.attrs["runs_hash"] = "0"
+    with pytest.raises(bm.FitFileError, match="do not match their hash"):
+        bm.load(path)
 
 
 def test_load_refuses_another_model_version(

@@ -219,6 +219,20 @@ def test_paper(tmp_path):
     np.testing.assert_array_equal(runs.target_losses.values[:, 0], [2.5, 2.4, np.nan, 2.2])
 
 
+def test_paper_with_seeds(tmp_path):
+    seeds = "\n".join(
+        f"{line},{end}"
+        for line, end in zip(
+            PAPER.splitlines(), ["seed,group", "0,a", "1,b", "0,a", "7,a"], strict=True
+        )
+    )
+    runs = paper(*files(tmp_path, p__csv=seeds))
+    names = ["m00_122M_s0", "m00_122M_s1", "m01_122M_s0", "m00_1300M_s7"]
+    assert runs.run_ids.values.tolist() == names
+    assert runs.frame["seed"].tolist() == [0, 1, 0, 7]
+    assert runs.frame["group"].tolist() == ["a", "b", "a", "a"]
+
+
 def test_paper_with_names_of_runs(tmp_path):
     named = "\n".join(
         f"{line},{name}"

@@ -439,6 +439,19 @@ def test_late_checkpoints():
         runs.checkpoints("first")
 
 
+def test_checkpoints_without_losses_are_not_chosen():
+    frame = learning_curve(np.arange(1, 33) * 1e9)
+    frame.loc[frame["n_tokens"] > 28e9, "loss_x"] = np.nan
+    runs = runs_from_frame(frame)
+    assert runs.checkpoints("last").n_tokens.values.tolist() == [28e9]
+    # from 7B to 28B
+    assert runs.checkpoints("late").n_tokens.values.tolist() == [7e9, 11e9, 18e9, 28e9]
+    assert runs.checkpoints("all") == runs
+    for leave in (lambda: runs.where("n_tokens > 3e10"), lambda: runs.select([30, 31])):
+        with pytest.raises(RunsError, match="no losses left"):
+            leave()
+
+
 @given(st.lists(st.integers(1, 10**6), min_size=1, max_size=60, unique=True), st.randoms())
 def test_late_checkpoints_of_any_run(tokens, random):
     frame = learning_curve(np.array(tokens, dtype=float))
@@ -579,6 +592,11 @@ def test_read_mixtures_refuses(text, expected, tmp_path):
         read_mixtures(path, ["web", "code"])
     assert any(expected in problem for problem in caught.value.problems)
     assert all(problem.startswith(str(path)) for problem in caught.value.problems)
+
+
+def test_mixtures_may_have_any_other_columns(tmp_path):
+    path = written(tmp_path / "mixtures.csv", "self,weight_web,weight_code\na,0.5,0.5\n")
+    assert read_mixtures(path, ["web", "code"])["self"].tolist() == ["a"]
 
 
 def test_repr():
