@@ -25,7 +25,7 @@ from bayesmix.fit import Fit
 from bayesmix.fit import fit as sample
 from bayesmix.information import Information, information
 from bayesmix.model import MODEL_VERSION
-from bayesmix.objective import Objective, problem, resolve_objective
+from bayesmix.objective import Objective, check_sizes, problem, resolve_objective
 from bayesmix.outlook import (
     candidate_table,
     given_choices,
@@ -33,7 +33,6 @@ from bayesmix.outlook import (
     towards_optima,
     with_runs,
 )
-from bayesmix.recommend import check_sizes
 from bayesmix.runs import Runs
 
 __all__ = ["Design", "Refitted", "design", "refit_value"]

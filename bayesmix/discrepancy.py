@@ -132,6 +132,8 @@ def discrepancy_draws(
     n_params: np.ndarray,
     n_tokens: np.ndarray,
     rng: np.random.Generator,
+    *,
+    path: bool = False,
 ) -> np.ndarray:
     """Draws of the misfit in log loss, given that at the fitted scales.
 
@@ -146,6 +148,9 @@ def discrepancy_draws(
     n_params, n_tokens : array, shape (R,)
         N (parameters) and D (tokens) of the rows predicted.
     rng : Generator
+    path : bool
+        Whether the rows are points of one curve, which outside the fitted cells share one offset,
+        not places of their own.
 
     Returns
     -------
@@ -155,7 +160,7 @@ def discrepancy_draws(
     cells = scales(runs)
     rows = np.log(np.column_stack([n_params, n_tokens]).astype(float))
     log_scale, place = np.unique(rows, axis=0, return_inverse=True)
-    error = _offsets(cells, posterior, log_scale, rng)
+    error = _offsets(cells, posterior, log_scale, rng, path)
     for axis in range(2):
         covariance = _bend_covariance(cells.log_scale[:, axis], log_scale[:, axis])
         bend = _correlated(_root(covariance), posterior, rng)
@@ -171,13 +176,15 @@ def _offsets(
     posterior: Mapping[str, np.ndarray],
     log_scale: np.ndarray,
     rng: np.random.Generator,
+    path: bool,
 ) -> np.ndarray:
     """Of a fitted cell its own; elsewhere a new one, less what the regression has swallowed."""
     gap = abs(log_scale[:, None, :] - cells.log_scale[None, :, :])
     same = (gap[:, :, 0] <= _SAME_SIZE) & (gap[:, :, 1] <= SAME_SCALE)
     nearest = np.where(same, gap[:, :, 1], np.inf).argmin(axis=1)
     hat = cells.hat(log_scale)
-    own = _correlated(_root(hat @ hat.T + np.eye(len(hat))), posterior, rng)
+    new = np.ones((len(hat), len(hat))) if path else np.eye(len(hat))
+    own = _correlated(_root(hat @ hat.T + new), posterior, rng)
     early = _correlated(_root(hat * cells.to_go**2 @ hat.T), posterior, rng)
     fresh = posterior["offset_scale"][:, None, None] * own
     fresh += posterior["transient_scale"][:, None, None] * early

@@ -120,6 +120,13 @@ class Problem:
         )
 
 
+def check_sizes(n_params: float, n_tokens: float) -> None:
+    """Refuse an N or a D that is no positive number."""
+    for name, size in {"n_params": n_params, "n_tokens": n_tokens}.items():
+        if not (math.isfinite(size) and size > 0):
+            raise ValueError(f"{name} must be positive and finite, got {size!r}")
+
+
 def problem(
     fit: Fit,
     n_params: float,
@@ -130,6 +137,7 @@ def problem(
     seed: int = 0,
 ) -> Problem:
     """The problem of a fit's posterior, for an objective {component: weight}."""
+    check_sizes(n_params, n_tokens)
     weights = np.array([float(objective.get(name, 0.0)) for name in fit.components])
     draws = law_draws(fit.posterior["posterior"].to_dataset())
     # a loss outside the objective may be infinite at weight 0, and 0 x inf is no number
@@ -147,15 +155,15 @@ def problem(
 
 
 def discrepancy_factors(
-    fit: Fit, n_params: np.ndarray, n_tokens: np.ndarray, seed: int
+    fit: Fit, n_params: np.ndarray, n_tokens: np.ndarray, seed: int, *, path: bool = False
 ) -> np.ndarray:
     """What each draw's losses are multiplied by at R pairs of N and D, shape (S, R, C).
 
-    The same as in `predict` for the same seed.
+    The same as in `predict` for the same seed, unless the pairs are points of one `path`.
     """
     draws = law_draws(fit.posterior["posterior"].to_dataset())
     rng = np.random.default_rng(seed)
-    return np.exp(discrepancy_draws(fit.runs, draws, n_params, n_tokens, rng))
+    return np.exp(discrepancy_draws(fit.runs, draws, n_params, n_tokens, rng, path=path))
 
 
 def draws_target(of: Problem) -> Target:

@@ -8,7 +8,7 @@ from bayesmix.lagrangian import Constrained, minimise_within
 from bayesmix.objective import Problem, draws_target, first_weights, risk_target
 from bayesmix.optimise import Minima, project
 from bayesmix.penalised import settle_within
-from bayesmix.risk import Mean, Risk, scale
+from bayesmix.risk import Mean, ProbBelow, Risk, scale
 
 _SEARCH_DRAWS = 200  # of the search from many starts; the polish takes all draws
 _RANDOM_STARTS = 16
@@ -112,8 +112,10 @@ def risk_optimum(
     first : int
         The start it was reached from; of those that end alike, the first.
     """
-    near = of.values(starts[:1])[:, 0] - less
-    target = risk_target(of, risk, scale(risk, near), less)
+    near = of.values(starts) - np.reshape(less, (-1, 1))
+    # the mixture to beat may be a start, and less itself it has no spread
+    widest = int(near.std(axis=0).argmax()) if isinstance(risk, ProbBelow) else 0
+    target = risk_target(of, risk, scale(risk, near[:, widest]), less)
     weights = first_weights(of, risk, len(starts))
     ends = minimise_within(target, starts, allowed, weights, multipliers=prices)
     values = ends.minima.values
@@ -149,11 +151,14 @@ def draw_optima(
             _improve(best, of, every, start, allowed)
     starts = project(starts, allowed.lower, allowed.upper)
     starts = starts[allowed.violation(starts) <= FEASIBLE]
+    # what a breach that still counts as none is worth
+    prices = np.broadcast_to(first.multipliers, (of.n_draws, len(allowed.names)))
+    tie = _TIE + FEASIBLE * prices.sum(axis=1)
     for start, values in zip(starts, of.values(starts).T, strict=True):
         # a start on the boundary can be better than all that was reached from inside
-        better = np.flatnonzero(values < best.values - _TIE)
+        better = np.flatnonzero(values < best.values - tie)
         _improve(best, of, better, start, allowed)
-        lost = better[values[better] < best.values[better] - _TIE]
+        lost = better[values[better] < best.values[better] - tie[better]]
         # no search ended as low within the set: the start itself, which is no optimum
         best.points[lost], best.values[lost], best.residuals[lost] = start, values[lost], np.inf
     left = np.flatnonzero(np.isinf(best.values))

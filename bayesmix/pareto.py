@@ -7,13 +7,16 @@ import xarray as xr
 from scipy.optimize import minimize
 
 from bayesmix.constraints import Constraint
-from bayesmix.feasible import FeasibleSet, feasible_set
+from bayesmix.feasible import FEASIBLE, FeasibleSet, feasible_set
 from bayesmix.fit import Fit
 from bayesmix.objective import Objective, Problem, problem, resolve_objective
 from bayesmix.optima import mean_optimum, risk_optimum
+from bayesmix.optimise import project
 from bayesmix.risk import Mean
 
 _TIE = 1e-9  # nats
+_TRIES = 6  # of the search for the farthest mixture
+_FAR = 1e-5  # of a weight: less is no gain
 
 
 def pareto_front(
@@ -54,7 +57,7 @@ def pareto_front(
     Raises
     ------
     ValueError
-        As `recommend`, and unless there are two objectives.
+        As `recommend`, and unless there are two objectives, weighted sums of losses.
 
     Examples
     --------
@@ -74,10 +77,13 @@ def pareto_front(
         )
     domains = fit.runs.domains
     allowed = feasible_set(constraints, domains, n_tokens)
-    each = [
-        resolve_objective(fit.components, fit.observed_components, objective)[0]
+    resolved = [
+        resolve_objective(fit.components, fit.observed_components, objective)
         for objective in objectives.values()
     ]
+    if any(worst for _, worst in resolved):
+        raise ValueError("the front is that of weighted sums of losses")
+    each = [wanted for wanted, _ in resolved]
 
     def combined(shares: Sequence[float]) -> Problem:
         wanted = {
@@ -133,6 +139,9 @@ def near_optimal(
     seed: int = 0,
 ) -> xr.Dataset:
     """How far every weight can go among mixtures within `epsilon` of the least expected loss.
+
+    By a local search: the mixtures found are in the set, but where `epsilon` is large against the
+    law's kinks a weight may go farther.
 
     Parameters
     ----------
@@ -202,34 +211,67 @@ def near_optimal(
 
 
 def _farthest(
-    of: Problem, start: np.ndarray, ceiling: float, domain: int, sign: float, allowed: FeasibleSet
+    of: Problem, best: np.ndarray, ceiling: float, domain: int, sign: float, allowed: FeasibleSet
 ) -> np.ndarray:
-    """The mixture with the least (sign 1) or most (-1) of a domain and a loss below the ceiling."""
-    k = len(start)
+    """The mixture with the least (sign 1) or most (-1) of a domain and a loss below the ceiling.
+
+    `best` is the mixture with the least loss, at which SLSQP itself would be stuck.
+    """
+    k = len(best)
     every = np.ones(of.n_draws)[:, None]
+    epsilon = ceiling - of.at(every * best)[0].mean()
 
     def room(h: np.ndarray) -> np.ndarray:
-        return np.concatenate([[ceiling - of.at(every * h)[0].mean()], -allowed.excess(h[None])[0]])
+        left = (ceiling - of.at(every * h)[0].mean()) / epsilon
+        return np.concatenate([[left], -allowed.excess(h[None])[0]])
 
     def slope(h: np.ndarray) -> np.ndarray:
         columns = np.eye(len(allowed.names))
         others = [allowed.pull(h[None], one[None])[0] for one in columns]
         if allowed.l1_reference is not None:
             others[-1] = np.sign(h - allowed.l1_reference)
-        return -np.array([of.at(every * h)[1].mean(axis=0), *others])
+        return -np.array([of.at(every * h)[1].mean(axis=0) / epsilon, *others])
 
-    goal = sign * np.eye(k)[domain]
+    def inside(h: np.ndarray, slack: float) -> bool:
+        left = room(h)
+        return bool(left[0] >= slack and left[1:].min(initial=0.0) >= -FEASIBLE)
+
+    def within(h: np.ndarray, inner: np.ndarray, slack: float) -> np.ndarray:
+        """The last mixture on the way from one in the set to another that is in it."""
+        h = project(h[None], allowed.lower, allowed.upper)[0]
+        low, high = 0.0, 1.0
+        while not inside(inner + high * (h - inner), slack) and high - low > 1e-9:
+            middle = (low + high) / 2
+            low, high = (
+                (middle, high) if inside(inner + middle * (h - inner), slack) else (low, middle)
+            )
+        return inner + (high if inside(inner + high * (h - inner), slack) else low) * (h - inner)
+
+    unit = np.eye(k)[domain]
+    others = np.where(unit > 0, 0.0, np.maximum(best, 1e-3))
+    towards = others / others.sum() if sign > 0 else unit
     least = np.maximum(allowed.lower, 1e-9 * (allowed.upper > 0))
-    found = minimize(
-        lambda h: (goal @ h, goal),
-        start,
-        jac=True,
-        method="SLSQP",
-        bounds=list(zip(least, allowed.upper, strict=True)),
-        constraints=[
-            {"type": "ineq", "fun": room, "jac": slope},
-            {"type": "eq", "fun": lambda h: h.sum() - 1, "jac": lambda _: np.ones((1, k))},
-        ],
-        options={"ftol": 1e-9, "maxiter": 200},
-    )
-    return found.x
+    # half of epsilon is kept, so that no constraint but the others' binds at the start
+    reached = start = within(towards, best, 0.5)
+    for _ in range(_TRIES):
+        found = minimize(
+            lambda h: (sign * h[domain], sign * unit),
+            start,
+            jac=True,
+            method="SLSQP",
+            bounds=list(zip(least, allowed.upper, strict=True)),
+            constraints=[
+                {"type": "ineq", "fun": room, "jac": slope},
+                {"type": "eq", "fun": lambda h: h.sum() - 1, "jac": lambda _: np.ones((1, k))},
+            ],
+            options={"ftol": 1e-9, "maxiter": 200},
+        )
+        # the search may end outside, where the law has kinks
+        end = within(found.x, start, -FEASIBLE)
+        gain = sign * (reached - end)[domain]
+        if gain > 0:
+            reached = end
+        if found.success and gain < _FAR:
+            break
+        start = reached if gain >= _FAR else (start + best) / 2
+    return reached

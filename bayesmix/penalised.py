@@ -17,7 +17,7 @@ from bayesmix.objective import Problem
 from bayesmix.optimise import Minima, minimise, residual
 
 _STEEPNESS = 100.0  # r, in nats per squared unit of the constraint
-_ROUNDS = 8
+_ROUNDS = 24  # of two domains under a tight bound some need more than 8
 _STEPS = 100  # of gradients in a round
 _PATIENCE = 2  # rounds after which a draw that no round settles is left
 _MET = 1e-9  # a breach that is left

@@ -6,7 +6,6 @@ of the measure of risk over the posterior, which is recommended, and that of eve
 whose spread says what the posterior does not know.
 """
 
-import math
 import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -86,7 +85,6 @@ def recommend(
     -----
     All draws are used. They are those of `predict` at this N and D with the same seed, one by one.
     """
-    check_sizes(n_params, n_tokens)
     risk = Mean() if risk is None else risk
     wanted, worst = resolve_objective(fit.components, fit.observed_components, objective)
     domains = fit.runs.domains
@@ -176,13 +174,6 @@ def recommend(
             },
         },
     )
-
-
-def check_sizes(n_params: float, n_tokens: float) -> None:
-    """Refuse an N or a D that is no positive number."""
-    for name, size in {"n_params": n_params, "n_tokens": n_tokens}.items():
-        if not (math.isfinite(size) and size > 0):
-            raise ValueError(f"{name} must be positive and finite, got {size!r}")
 
 
 class Choice(NamedTuple):
@@ -304,12 +295,14 @@ def _prices(allowed: FeasibleSet, best: Constrained) -> pd.DataFrame:
         slope = slope + mu[0, -1] * np.where(moved, np.sign(away), 0.0)
     at_low, at_high = h <= allowed.lower + _ACTIVE, h >= allowed.upper - _ACTIVE
     free = moved & ~at_low & ~at_high
+    # a fixed domain can neither give weight nor take it
+    loose = allowed.upper - allowed.lower > _ACTIVE
     if free.any():
         level = slope[free].mean()
-    elif at_high.any():
-        level = slope[at_high].max()
+    elif (at_high & loose).any():
+        level = slope[at_high & loose].max()
     else:
-        level = slope.min()
+        level = slope[loose].min() if loose.any() else slope.min()
     lines = []
     for names, at, gain in (
         (allowed.lower_names, at_low, slope - level),

@@ -9,7 +9,13 @@ from bayesmix.constraints import Constraint
 from bayesmix.draws import law_draws, losses
 from bayesmix.feasible import feasible_set
 from bayesmix.fit import Fit
-from bayesmix.objective import Objective, discrepancy_factors, problem, resolve_objective
+from bayesmix.objective import (
+    Objective,
+    check_sizes,
+    discrepancy_factors,
+    problem,
+    resolve_objective,
+)
 from bayesmix.recommend import choose, mixture_of
 from bayesmix.risk import Mean, ProbBelow, Risk
 
@@ -150,6 +156,7 @@ def overtakes(
     low, high = n_params
     if not 0 < low < high < np.inf:
         raise ValueError(f"sizes must be positive and ascending, got {n_params!r}")
+    check_sizes(high, tokens_per_param * high)
     wanted, worst = resolve_objective(fit.components, fit.observed_components, objective)
     domains = list(fit.runs.domains)
     pair = np.stack([mixture_of(domains, a, "a"), mixture_of(domains, b, "b")])
@@ -162,7 +169,8 @@ def overtakes(
     loss = losses(draws, fit.law, weights, both, tokens_per_param * both)
     # one outside the objective may be infinite
     loss = np.where(counted > 0, loss, 0.0)
-    factors = discrepancy_factors(fit, sizes, tokens_per_param * sizes, seed) * counted
+    # independent offsets at each of many sizes would cross and cross back, the more the finer
+    factors = discrepancy_factors(fit, sizes, tokens_per_param * sizes, seed, path=True) * counted
     n_draws = len(loss)
     parts = loss.reshape(n_draws, 2, _SIZES, -1) * factors[:, None]
     total = parts.max(axis=3) if worst else parts.sum(axis=3)

@@ -280,3 +280,30 @@ def test_files_that_are_refused_name_the_file_and_the_key(text, said, tmp_path):
         read_constraints(path, NAMES)
     assert said in str(caught.value)
     assert str(caught.value).startswith(f"{path}: ")
+
+
+def test_prices_where_no_domain_is_free_are_what_a_little_more_gains():
+    fit = fit_of(parameters(NAMES, n_draws=20), swarm(NAMES))
+    objective = {"d0": 1.0, "d1": 1.0}
+
+    def least(c: float, python: float = 0.5):
+        limits = [Fixed({"d5": 0.3}), Bounds({"d0": (0, c)}), Bounds({"d1": (0, python)})]
+        return recommend(fit, 2e8, 4e9, objective=objective, constraints=limits)
+
+    rec = least(0.2)
+    np.testing.assert_allclose(rec.weights.values[[0, 1, 5]], [0.2, 0.5, 0.3], atol=1e-6)
+    price = rec.constraints.set_index("constraint")["price"]
+    step = 1e-4
+    gains = [
+        (rec.risk_value - other.risk_value) / step
+        for other in (least(0.2 + step), least(0.2, 0.5 + step))
+    ]
+    np.testing.assert_allclose(price[["d0 at most 0.2", "d1 at most 0.5"]], gains, atol=2e-3)
+
+
+def test_all_optima_on_a_constraint_are_found_and_said_to_be():
+    pair = ("web", "code")
+    fit = fit_of(parameters(pair, n_draws=120, spread=0.25), swarm(pair))
+    rec = recommend(fit, 1e9, 2e10, constraints=[KL({"web": 0.9, "code": 0.1}, 0.01)])
+    assert rec.convergence["draws_converged"] == 1
+    assert np.isfinite(rec.convergence["draws_residual"])

@@ -106,6 +106,18 @@ def test_a_new_cell_errs_as_a_prediction_of_least_squares() -> None:
     )
 
 
+def test_points_of_a_path_share_what_is_new() -> None:
+    runs = _runs([(1e8, 1e9)])
+    n, d = np.array([1e9, 1e10, 1e8]), np.array([2e10, 2e11, 1e9])
+    posterior = _posterior(runs, offset_scale=0.03)
+    rng = np.random.default_rng(1)
+    path = discrepancy_draws(runs, posterior, n, d, rng, path=True)
+    np.testing.assert_allclose(path[:, 0], path[:, 1], atol=1e-12)
+    # the one cell is all of the regression, so a new one errs by both
+    assert path[:, 0].std() == pytest.approx(0.03 * np.sqrt(2), rel=0.05)
+    assert not path[:, 2].any()
+
+
 def test_transients_of_early_cells_reach_new_cells_through_the_slopes() -> None:
     runs = _runs(LATE)
     cells = scales(runs)

@@ -9,7 +9,17 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from synthetic import fit_of, parameters, swarm
 
-from bayesmix import CVaR, Mean, ProbBelow, Quantile, Regret, Worst, pareto_front, recommend
+from bayesmix import (
+    Bounds,
+    CVaR,
+    Mean,
+    ProbBelow,
+    Quantile,
+    Regret,
+    Worst,
+    pareto_front,
+    recommend,
+)
 from bayesmix.feasible import feasible_set
 from bayesmix.objective import problem
 from bayesmix.optima import draw_optima
@@ -228,6 +238,27 @@ def test_the_worst_domain_equals_brute_force(risk):
     assert rec.convergence["draws_converged"] > 0.95
 
 
+def moves(count: int) -> np.ndarray:
+    """Random directions that keep the sum of three weights."""
+    steps = np.random.default_rng(5).normal(size=(count, 3))
+    steps -= steps.mean(axis=1, keepdims=True)
+    return steps / abs(steps).max(axis=1, keepdims=True)
+
+
+def test_an_optimum_can_be_beaten_by_what_is_near_it(fit):
+    mean = recommend(fit, N, D)
+    before = {str(d): float(w) for d, w in zip(THREE, mean.weights, strict=True)}
+    rec = recommend(fit, N, D, risk=ProbBelow(before))
+    of = problem(fit, N, D, UNIFORM)
+    base = of.values(mean.weights.values[None])
+    chances = [
+        (of.values(mean.weights.values + size * moves(400)) < base).mean(axis=0).max()
+        for size in (1e-4, 1e-3, 1e-2)
+    ]
+    assert rec.risk_value >= max(chances) - 0.05
+    assert rec.risk_value > 0.5
+
+
 # --- fronts and sets ---
 
 
@@ -246,6 +277,10 @@ def test_the_front_of_two_objectives_is_not_beaten(fit):
     np.testing.assert_allclose([means[0, 0], means[1, -1]], ends, atol=1e-9)
     with pytest.raises(ValueError, match="two objectives"):
         pareto_front(fit, N, D, {"code": {"code": 1.0}})
+    with pytest.raises(ValueError, match="weighted sums of losses"):
+        pareto_front(fit, N, D, {"worst": Worst(), "code": {"code": 1.0}})
+    with pytest.raises(ValueError, match="n_params must be positive"):
+        pareto_front(fit, -1.0, D, objectives)
 
 
 def test_the_set_near_the_optimum_equals_brute_force(fit):
@@ -260,3 +295,20 @@ def test_the_set_near_the_optimum_equals_brute_force(fit):
     np.testing.assert_allclose(near["loss"], near.attrs["optimum"] + epsilon, atol=1e-7)
     with pytest.raises(ValueError, match="epsilon"):
         near_optimal(fit, N, D, 0)
+
+
+@pytest.mark.parametrize("epsilon", [1e-4, 0.01])
+def test_the_set_near_the_optimum_of_many_domains_is_kept(epsilon):
+    names = [f"d{i}" for i in range(6)]
+    many = fit_of(parameters(names, n_draws=40), swarm(names))
+    near = near_optimal(many, N, D, epsilon)
+    assert (near["loss"] - near.attrs["optimum"]).max() <= epsilon * (1 + 1e-6)
+    np.testing.assert_allclose(near["weights"].sum("weight_of"), 1, atol=1e-8)
+    # a smaller set reaches no farther
+    low = float(near["weights"].sel(domain="d5", weight_of="d5", end="least")) + 1e-3
+    fewer = near_optimal(many, N, D, epsilon, constraints=[Bounds({"d5": (low, 1.0)})])
+    for i, name in enumerate(names):
+        least, most = near["weights"].sel(domain=name, weight_of=name).values
+        inner = fewer["weights"].sel(domain=name, weight_of=name).values
+        assert inner[1] <= most + 2e-4, i
+        assert inner[0] >= least - 2e-4, i

@@ -75,8 +75,27 @@ def test_a_crossing_is_where_the_losses_are_equal(fit):
     np.testing.assert_allclose(back["difference"], -found["difference"], atol=1e-12)
 
 
+def test_crossings_do_not_depend_on_how_finely_one_looks(monkeypatch):
+    # far outside, where each place of its own would have an offset of its own
+    draws = parameters(THREE, n_draws=40, spread=0.2) | {"offset_scale": np.full(40, 0.02)}
+    fit = fit_of(draws, swarm(THREE))
+    found = []
+    for sizes in (20, 200):
+        monkeypatch.setattr("bayesmix.scale._SIZES", sizes)
+        found.append(overtakes(fit, A, B, n_params=(1e9, 1e12), seed=4))
+        signs = np.sign(found[-1]["difference"])
+        assert (abs(signs.diff("size")) > 0).sum("size").max() <= 1
+    few, many = (f["n_params"].values for f in found)
+    np.testing.assert_array_equal(np.isfinite(few), np.isfinite(many))
+
+
 def test_paths_that_are_refused(fit):
     with pytest.raises(ValueError, match="positive and ascending"):
         overtakes(fit, A, B, n_params=(1e9, 1e8))
     with pytest.raises(ValueError, match="unknown domain 'poems'"):
         overtakes(fit, {"poems": 1.0}, B, n_params=(1e8, 1e9))
+    for bad in ({"n_params": (1e8, 1e9), "tokens_per_param": -5}, {"n_params": (-1.0, 1e9)}):
+        with pytest.raises(ValueError, match="must be positive"):
+            overtakes(fit, A, B, **bad)
+    with pytest.raises(ValueError, match="n_params must be positive"):
+        scale_path(fit, [-1.0], [2e9])
