@@ -27,6 +27,7 @@ import bayesmix as bm
 from bayesmix.objective import problem
 
 OUT = Path(__file__).with_suffix(".csv")
+FIGURE = OUT.parent.parent / "docs" / "design_replay.png"
 START, STEP, MOST = 24, 8, 100
 OFFERED = 64  # of the runs left, drawn anew for each purchase: what `design` looks at
 RULES = ("design", "random", "d-optimal")
@@ -137,7 +138,8 @@ def plot(lines: pd.DataFrame, path: Path) -> None:
         ax.plot(by_runs.mean(), "o-", ms=4, color=f"C{i}", label=rule)
     ax.set_xlabel("runs bought")
     ax.set_ylabel("regret, nats per token")
-    ax.legend(title="mean and 90% equal-tailed band of replays")
+    title = "mean and 90% equal-tailed band of replays"
+    fig.legend(title=title, loc="outside upper center", ncols=3)
     fig.savefig(path, dpi=150)
 
 
@@ -187,7 +189,7 @@ def main() -> None:
             have[seed, rule] = np.concatenate([rows, bought])
     made = pd.read_csv(options.out)
     report(made)
-    plot(made, options.out.with_suffix(".png"))
+    plot(made, FIGURE)
 
 
 if __name__ == "__main__":
