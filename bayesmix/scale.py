@@ -111,6 +111,8 @@ def overtakes(
 ) -> xr.Dataset:
     """The size from which mixture `a` is better than `b`, as a posterior.
 
+    Outside the fitted N and D a draw's law is off by the same at all sizes, beside what grows.
+
     Parameters
     ----------
     fit : Fit
