@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 _PACKAGES = ("bayesmix", "pymc", "pytensor", "nutpie", "arviz", "numba", "numpy")
 _FORMAT = "bayesmix fit"
-# acceptance aimed at, and that where `fade` is sampled: there chains get stuck at 0.8, and elsewhere
+# acceptance aimed at, and that where `fade` is sampled: there chains get stuck at 0.8, elsewhere
 # shorter steps only make trajectories shorter (docs/sampling.md)
 _ACCEPT, _ACCEPT_FADE = 0.8, 0.9
 _STATS = ("diverging", "n_steps", "tree_depth", "depth", "step_size", "logp", "lp")
