@@ -217,8 +217,7 @@ def recommend(
     constraints: ConstraintsFile = None,
 ) -> None:
     """Recommend a mixture for a run of a given size and horizon."""
-    rival = Path(risk.partition(":")[2]) if risk.startswith("prob-below:") else None
-    check_out(out, *(path for path in (fit, objective, constraints, rival) if path))
+    check_out(out, *(path for path in (fit, objective, constraints) if path))
     from bayesmix._choices import read_baseline
     from bayesmix.fit import load
     from bayesmix.recommend import recommend as choose
@@ -227,9 +226,14 @@ def recommend(
 
     fitted = load(fit)
     weights, limits = _decision(fitted, n_tokens, objective, constraints)
+
+    def beaten(path: str) -> dict[str, float]:
+        check_out(out, Path(path))
+        return read_baseline(path, fitted.runs.domains)
+
     try:
         with plain_warnings():
-            measure = parse_risk(risk, lambda path: read_baseline(path, fitted.runs.domains))
+            measure = parse_risk(risk, beaten)
     except RunsError:
         raise
     except ValueError as error:

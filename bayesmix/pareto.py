@@ -76,7 +76,6 @@ def pareto_front(
             "a front has two objectives, {name: {domain: weight}}, and 2 points or more"
         )
     domains = fit.runs.domains
-    allowed = feasible_set(constraints, domains, n_tokens)
     resolved = [
         resolve_objective(fit.components, fit.observed_components, objective)
         for objective in objectives.values()
@@ -93,6 +92,7 @@ def pareto_front(
         return problem(fit, n_params, n_tokens, wanted, seed=seed).thinned(draws)
 
     alone = [combined(shares) for shares in ((1.0, 0.0), (0.0, 1.0))]
+    allowed = feasible_set(constraints, domains, n_tokens)
     rng = np.random.default_rng(seed)
     start = np.full((1, len(domains)), 1 / len(domains))
     ends = [mean_optimum(of, start, allowed, rng)[0].minima.points[0] for of in alone]
@@ -191,8 +191,8 @@ def near_optimal(
     if worst:
         raise ValueError("the set is that of a weighted sum of losses")
     domains = list(fit.runs.domains)
-    allowed = feasible_set(constraints, domains, n_tokens)
     of = problem(fit, n_params, n_tokens, wanted, seed=seed).thinned(draws)
+    allowed = feasible_set(constraints, domains, n_tokens)
     start = np.full((1, len(domains)), 1 / len(domains))
     best = mean_optimum(of, start, allowed, np.random.default_rng(seed))[0].minima
     ends = np.array(
@@ -239,13 +239,16 @@ def _farthest(
     def within(h: np.ndarray, inner: np.ndarray, slack: float) -> np.ndarray:
         """The last mixture on the way from one in the set to another that is in it."""
         h = project(h[None], allowed.lower, allowed.upper)[0]
+        if inside(h, slack):
+            return h
         low, high = 0.0, 1.0
-        while not inside(inner + high * (h - inner), slack) and high - low > 1e-9:
+        while high - low > 1e-9:
             middle = (low + high) / 2
-            low, high = (
-                (middle, high) if inside(inner + middle * (h - inner), slack) else (low, middle)
-            )
-        return inner + (high if inside(inner + high * (h - inner), slack) else low) * (h - inner)
+            if inside(inner + middle * (h - inner), slack):
+                low = middle
+            else:
+                high = middle
+        return inner + low * (h - inner)
 
     unit = np.eye(k)[domain]
     others = np.where(unit > 0, 0.0, np.maximum(best, 1e-3))

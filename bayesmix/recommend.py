@@ -22,7 +22,7 @@ from bayesmix.feasible import FeasibleSet, feasible_set
 from bayesmix.fit import Fit
 from bayesmix.lagrangian import Constrained
 from bayesmix.model import MODEL_VERSION
-from bayesmix.objective import Objective, Problem, problem, resolve_objective
+from bayesmix.objective import Objective, Problem, check_sizes, problem, resolve_objective
 from bayesmix.optima import draw_optima, inside, mean_optimum, risk_optimum
 from bayesmix.optimise import Minima
 from bayesmix.predict import predict_at
@@ -85,6 +85,8 @@ def recommend(
     -----
     All draws are used. They are those of `predict` at this N and D with the same seed, one by one.
     """
+    # before constraints count tokens
+    check_sizes(n_params, n_tokens)
     risk = Mean() if risk is None else risk
     wanted, worst = resolve_objective(fit.components, fit.observed_components, objective)
     domains = fit.runs.domains

@@ -251,9 +251,8 @@ class Runs:
 
     def _evaluated(self) -> np.ndarray:
         """Which rows have a loss."""
-        columns = [f"loss_{name}" for name in self.domains if f"loss_{name}" in self._frame]
-        columns += [f"target_{name}" for name in self.targets]
-        return self._frame[columns].notna().any(axis=1).to_numpy()
+        losses = np.concatenate([self.losses.values, self.target_losses.values], axis=1)
+        return np.isfinite(losses).any(axis=1)
 
     def _ids(self) -> np.ndarray:
         return np.array(self._frame["run_id"].tolist(), dtype=str)

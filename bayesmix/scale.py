@@ -77,8 +77,8 @@ def scale_path(
     starts = np.full((1, len(domains)), 1 / len(domains))
     weights, optima, losses = [], [], []
     for size, horizon in zip(n_params, n_tokens, strict=True):
-        allowed = feasible_set(constraints, domains, horizon)
         of = problem(fit, size, horizon, wanted, worst=worst, seed=seed).thinned(draws)
+        allowed = feasible_set(constraints, domains, horizon)
         found = choose(of, risk, starts, allowed, beat, seed)
         h = found.best.minima.points
         starts = np.concatenate([starts[:1], h])

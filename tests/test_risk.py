@@ -255,7 +255,8 @@ def test_an_optimum_can_be_beaten_by_what_is_near_it(fit):
         (of.values(mean.weights.values + size * moves(400)) < base).mean(axis=0).max()
         for size in (1e-4, 1e-3, 1e-2)
     ]
-    assert rec.risk_value >= max(chances) - 0.05
+    # what the smoothing of a chance over 200 draws gives up: measured 0.02
+    assert rec.risk_value >= max(chances) - 0.025
     assert rec.risk_value > 0.5
 
 
