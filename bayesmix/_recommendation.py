@@ -14,6 +14,7 @@ import xarray as xr
 
 from bayesmix._files import atomic_path
 from bayesmix.predict import Prediction
+from bayesmix.risk import ProbBelow
 
 PROB = 0.9  # of every interval that is printed or written
 KIND = "equal-tailed"
@@ -47,7 +48,7 @@ class Recommendation:
     constraints : DataFrame
         One line a constraint that was asked for: ``constraint``; ``binding``; ``price``, by how
         much the measure would fall per unit by which the constraint is loosened (nats per unit
-        of weight, per nat of a divergence).
+        of weight, per nat of a divergence; under `ProbBelow` what of the chance is lost).
     baselines : Dataset, dims (baseline, domain, draw)
         ``weights`` of other mixtures, and ``difference``: the recommendation's objective less
         theirs, draw by draw, so that negative is better. ``uniform``; ``best_observed``: of the
@@ -191,8 +192,9 @@ class Recommendation:
             )
         chances = [f"{name.replace('_', ' ')} {p:.2f}" for name, p in self.p_best.items()]
         said.append(f"Chance to be the best of these: {', '.join(chances)}.")
+        unit = "of the chance" if self.risk == str(ProbBelow({})) else "nats"
         for row in self.constraints[self.constraints["binding"]].itertuples():
-            said.append(f"Binding: {row.constraint}, at {row.price:.4f} nats per unit.")
+            said.append(f"Binding: {row.constraint}, at {row.price:.4f} {unit} per unit.")
         return [*said, *(f"Warning: {warning}" for warning in self.warnings)]
 
     def __repr__(self) -> str:

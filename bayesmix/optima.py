@@ -115,12 +115,16 @@ def risk_optimum(
     near = of.values(starts) - np.reshape(less, (-1, 1))
     # the mixture to beat may be a start, and less itself it has no spread
     widest = int(near.std(axis=0).argmax()) if isinstance(risk, ProbBelow) else 0
-    target = risk_target(of, risk, scale(risk, near[:, widest]), less)
+    width = scale(risk, near[:, widest])
+    target = risk_target(of, risk, width, less)
     weights = first_weights(of, risk, len(starts))
     ends = minimise_within(target, starts, allowed, weights, multipliers=prices)
     values = ends.minima.values
     first = int(np.argmax(values <= values.min() + _TIE))
-    return ends.one(first), first
+    best = ends.one(first)
+    if isinstance(risk, ProbBelow):  # prices and slopes are of the chance, not of nats
+        best = best._replace(multipliers=best.multipliers / width, slopes=best.slopes / width)
+    return best, first
 
 
 def draw_optima(

@@ -282,7 +282,7 @@ def smooth(
     Returns
     -------
     value : array, shape (P,)
-        Of `ProbBelow` the probability not to be below, which is to be small.
+        Nats. Of `ProbBelow` the probability not to be below, which is to be small, times `width`.
     weights : array, shape (P, S)
 
     Examples
@@ -295,7 +295,7 @@ def smooth(
     n = draws.shape[1]
     if isinstance(risk, ProbBelow):
         z = draws / width
-        return ndtr(z).mean(axis=1), _normal(z) / (n * width)
+        return width * ndtr(z).mean(axis=1), _normal(z) / n
     level = _tail(risk)
     if level is None:
         return draws.mean(axis=1), np.full(draws.shape, 1 / n)
