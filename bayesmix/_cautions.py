@@ -28,19 +28,29 @@ def doubts(fit: Fit, objective: Mapping[str, float], n_params: float, n_tokens: 
             f"The objective counts {', '.join(unseen)}, whose losses were never observed: that "
             "part of it comes from the priors."
         )
-    for name, unit, value, fitted in (
+    return [*said, *beyond(fit, n_params, n_tokens)]
+
+
+def beyond(
+    fit: Fit, n_params: float | np.ndarray, n_tokens: float | np.ndarray
+) -> list[str]:
+    """Sentences on N and D outside the range that was fitted: on the farthest, of many."""
+    said = []
+    for name, unit, asked, fitted in (
         ("N", "parameters", n_params, fit.runs.n_params.values),
         ("D", "tokens", n_tokens, fit.runs.n_tokens.values),
     ):
         least, most = fitted.min(), fitted.max()
-        if not least * (1 - _HAIR) <= value <= most * (1 + _HAIR):
-            above = value > most
-            edge = most if above else least
-            said.append(
-                f"{name} = {value:.3g} {unit} is {abs(math.log(value / edge)):.1f} e-folds "
-                f"{'above the largest' if above else 'below the smallest'} that was fitted, "
-                f"{edge:.3g}."
-            )
+        lowest, highest = np.min(asked), np.max(asked)
+        for value, edge, out, side in (
+            (highest, most, highest > most * (1 + _HAIR), "above the largest"),
+            (lowest, least, lowest < least * (1 - _HAIR), "below the smallest"),
+        ):
+            if out:
+                said.append(
+                    f"{name} = {value:.3g} {unit} is {abs(math.log(value / edge)):.1f} e-folds "
+                    f"{side} that was fitted, {edge:.3g}."
+                )
     return said
 
 

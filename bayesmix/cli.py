@@ -181,6 +181,7 @@ def predict(
 ) -> None:
     """Predict losses of mixtures, with intervals."""
     check_out(out, fit, mixtures)
+    from bayesmix._cautions import beyond
     from bayesmix._files import atomic_path
     from bayesmix.fit import load
     from bayesmix.predict import predict as predict_losses
@@ -197,6 +198,9 @@ def predict(
     prediction = predict_losses(fitted, table, n_params, n_tokens, discrepancy=not no_discrepancy)
     with atomic_path(out) as temporary:
         prediction.summary(prob).to_csv(temporary, index=False)
+    asked = prediction.mixtures
+    for sentence in beyond(fitted, asked["n_params"].to_numpy(), asked["n_tokens"].to_numpy()):
+        complain("warning", sentence)
     typer.echo(f"wrote {out}: {len(table)} mixtures, {100 * prob:g}% equal-tailed intervals")
 
 

@@ -376,7 +376,7 @@ def load(path: str | os.PathLike) -> Fit:
         raise FitFileError(f"{path}: not a NetCDF file, or a damaged one ({error})") from error
     if tree.attrs.get("format") != _FORMAT:
         raise FitFileError(f"{path}: a NetCDF file, but not a fit of bayesmix")
-    found = int(tree.attrs["model_version"])
+    found = tree.attrs.get("model_version")
     if found != MODEL_VERSION:
         raise FitFileError(
             f"{path}: a fit of model version {found}; this bayesmix reads version "

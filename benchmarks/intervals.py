@@ -74,11 +74,21 @@ def regmix_scale(data: Path) -> Iterator[Fold]:
     yield from LargestScale().folds(regmix(data))
 
 
+def pile4_mixture(data: Path) -> Iterator[Fold]:
+    """pile4, 90M to 440M: unseen mixtures."""
+    yield from ByMixture(5).folds(bm.read_runs(data / "pile4.csv"))
+
+
+def pile4_scale(data: Path) -> Iterator[Fold]:
+    """pile4: 90M and 200M to 440M."""
+    yield from LargestScale().folds(bm.read_runs(data / "pile4.csv"))
+
+
 STUDIES: dict[str, Callable[[Path], Iterator[Fold]]] = {
     study.__name__: study
     for study in (
         slim_mixture, slim_one_size, mixinglaws_mixture, regmix_scale, slim_each_scale,
-        regmix_mixture,
+        regmix_mixture, pile4_mixture, pile4_scale,
     )
 }  # fmt: skip
 

@@ -239,7 +239,15 @@ def test_predictions_are_those_of_the_fit(run, folder, tmp_path):
     code, said, err = run(
         "predict", folder / "fit.nc", folder / "mixtures.csv", *SCALE, "--prob", "0.5", "--out", out
     )
-    assert (code, err) == (0, "")
+    assert code == 0
+    far, further = err.splitlines()
+    # log(7e9 / 2e8) and log(1.4e11 / 6e9)
+    assert far == (
+        "warning: N = 7e+09 parameters is 3.6 e-folds above the largest that was fitted, 2e+08."
+    )
+    assert further == (
+        "warning: D = 1.4e+11 tokens is 3.1 e-folds above the largest that was fitted, 6e+09."
+    )
     assert f"wrote {out}" in said
     table = pd.read_csv(out)
     assert list(table.columns) == COLUMNS
@@ -266,6 +274,8 @@ def test_predictions_take_scales_from_the_table(run, folder, tmp_path):
     assert table.groupby("row")["n_tokens"].unique().tolist() == [[2e10], [4e10]]
     assert run(*arguments, "--n-tokens", "3e12")[0] == 0
     assert set(pd.read_csv(out)["n_tokens"]) == {3e12}
+    code, _, err = run(*arguments, "--n-params", "2e8", "--n-tokens", "6e9")
+    assert (code, err) == (0, "")  # within the fitted range
 
 
 def test_predictions_need_a_scale(run, folder, tmp_path):

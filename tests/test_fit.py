@@ -151,6 +151,10 @@ def test_load_refuses_a_damaged_file(made: bm.Fit, tmp_path: Path) -> None:
         file.attrs["runs_hash"] = "0"
     with pytest.raises(bm.FitFileError, match="do not match their hash"):
         bm.load(path)
+    with h5py.File(path, "r+") as file:
+        del file.attrs["model_version"]
+    with pytest.raises(bm.FitFileError, match="a fit of model version None; this bayesmix reads"):
+        bm.load(path)
 
 
 def test_load_refuses_another_model_version(
