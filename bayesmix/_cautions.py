@@ -31,9 +31,7 @@ def doubts(fit: Fit, objective: Mapping[str, float], n_params: float, n_tokens: 
     return [*said, *beyond(fit, n_params, n_tokens)]
 
 
-def beyond(
-    fit: Fit, n_params: float | np.ndarray, n_tokens: float | np.ndarray
-) -> list[str]:
+def beyond(fit: Fit, n_params: float | np.ndarray, n_tokens: float | np.ndarray) -> list[str]:
     """Sentences on N and D outside the range that was fitted: on the farthest, of many."""
     said = []
     for name, unit, asked, fitted in (

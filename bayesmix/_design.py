@@ -66,7 +66,7 @@ def draw_design(
     Raises
     ------
     ValueError
-        If `tokens` or `n_mixtures` does not go with `sizes`.
+        If `tokens` or `n_mixtures` does not go with `sizes`, or two sizes are equal.
 
     Examples
     --------
@@ -81,6 +81,8 @@ def draw_design(
             f"{len(sizes)} sizes, {len(horizons)} token counts and {len(counts)} numbers of "
             "mixtures do not go together"
         )
+    if len(set(sizes)) < len(sizes):
+        raise ValueError(f"sizes must differ, got {', '.join(f'{n:g}' for n in sizes)}")
     rng = stream(seed, "design")
     shape = (max(counts), len(names))
     parts = rng.gamma(concentration, size=shape)

@@ -82,7 +82,7 @@ def _worst(values: xr.DataArray) -> dict[str, Any]:
     import arviz as az  # takes longer to import than all else together
 
     name = str(values.name)
-    varies = values.std(("chain", "draw")) > 0
+    varies = _quietly(xr.DataArray.std, values, dim=("chain", "draw")) > 0
     strict = name == "predictions at the data" or (
         name in _STRICT or name.startswith("share_") or name.endswith(_STRICT_ENDS)
     )
@@ -113,7 +113,7 @@ def _worst(values: xr.DataArray) -> dict[str, Any]:
 
 
 def _quietly(
-    function: Callable[..., xr.DataArray], values: xr.DataArray, **options: str
+    function: Callable[..., xr.DataArray], values: xr.DataArray, **options: Any
 ) -> xr.DataArray:
     """ArviZ divides zero by zero on the entries that are constant, such as tau_ii = 1."""
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -133,11 +133,15 @@ def _troubles(
     if len(failing):
         name, row = failing.index[0], failing.iloc[0]
         place = f"{name} [{row['where']}]" if row["where"] else name
-        said.append(
-            f"The chains have not converged: {place} has R-hat {row['r_hat']:.3f} and "
-            f"{row['ess_bulk']:.0f} effective draws ({len(failing)} of {len(table)} quantities "
-            "miss their bound). Sample longer (more tune and draws)."
-        )
+        least = min(row["ess_bulk"], row["ess_tail"])
+        missing = f"{len(failing)} of {len(table)} quantities miss their bound"
+        if checked.sizes["chain"] < 2:
+            said.append("One chain cannot show that chains agree: sample at least two.")
+        else:
+            said.append(
+                f"The chains have not converged: {place} has R-hat {row['r_hat']:.3f} and "
+                f"{least:.0f} effective draws ({missing}). Sample longer (more tune and draws)."
+            )
         split = _split_chains(checked, failing)
         if split:
             said.append(split)

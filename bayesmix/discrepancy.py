@@ -5,15 +5,16 @@ each with mean 0, whose components err together (``discrepancy_correlation``):
 
 - *offset*: all mixtures trained or evaluated at one (N, D), a *cell*, are off together: a
   validation batch, a misfit of the law's curves, before a run's end its schedule. Independent over
-  cells, with scale ``offset_scale``, to which a checkpoint adds ``transient_scale`` for every
-  e-fold of tokens that its run has still to go; less the regression on (1, log N, log D) over the
+  cells, with scale ``offset_scale``, to which ``transient_scale`` adds for every e-fold of tokens
+  from there to the last D of that N; less the regression on (1, log N, log D) over the
   cells, since a mean and slopes over the data are the law's business. At a new cell what the
   regression has swallowed comes back as the error of its slopes, as in a prediction of least
   squares. The scales are learned where cells outnumber regressors, and else are their priors.
 - *bend*: beyond the data the law's slopes wander, by ``bend_scale`` in one e-fold: twice-integrated
   white noise in log N and log D, given none at the cells. Data hold next to nothing about it.
-- *slope*: of a swarm of one N, or of one D, the slope there is the law's by its priors alone, and
-  off by ``slope_scale`` for every e-fold of it.
+- *slope*: where the cells hardly spread, as over the N of a swarm of one size, or over D at one N
+  where D is 20 N throughout, the law's slope is its priors' alone, and off by ``slope_scale`` for
+  every e-fold that way.
 
 All of it is Gaussian given the scales, so this module holds only linear algebra: the bases of the
 offsets that data can see, for `model.py`, and draws of the rest given those, for `predict.py`.
@@ -28,7 +29,11 @@ from bayesmix.runs import Runs
 
 SAME_SCALE = 0.02  # rows of one N whose log D differ by less were evaluated at one scale
 _HALF_WEIGHT = 0.5  # e-folds before a run's end at which a cell counts half in the regression
-_SAME_SIZE = 1e-9
+# e-folds, the root of the sum of squares over cells: what an offset does to a slope over less is
+# beyond what `slope_scale` allows for
+_SEEN = 0.2
+_DECIMALS = 9  # of a log N
+_AXIS = 0.99  # cosine to an axis from which a direction is called by its name
 _ROUNDING = 1e-9
 
 
@@ -42,37 +47,52 @@ class Scales:
         log N (parameters) and log D (tokens) of the cells.
     row_cell : array, shape (R,)
         Cell of each row of the swarm.
+    to_go : array, shape (M,)
+        E-folds of D from each cell to the last of its N.
     """
 
     log_scale: np.ndarray
     row_cell: np.ndarray
+    to_go: np.ndarray
 
     @property
-    def to_go(self) -> np.ndarray:
-        """E-folds of D from each cell to the last of its N, shape (M,)."""
-        same_n = abs(self.log_scale[:, :1] - self.log_scale[:, 0]) <= _SAME_SIZE
-        last = np.where(same_n, self.log_scale[:, 1], -np.inf).max(axis=1)
-        return last - self.log_scale[:, 1]
+    def _weight(self) -> np.ndarray:
+        """What each cell counts in the regression, shape (M,): early ones count less."""
+        return 1 / (1 + (self.to_go / _HALF_WEIGHT) ** 2)
 
     @property
-    def single(self) -> tuple[int, ...]:
-        """Of log N (0) and log D (1), those in which all cells are one."""
-        spread = np.ptp(self.log_scale, axis=0)
-        return tuple(axis for axis in range(2) if spread[axis] <= SAME_SCALE)
+    def centre(self) -> np.ndarray:
+        """Weighted mean of log N and log D, shape (2,)."""
+        return self._weight @ self.log_scale / self._weight.sum()
+
+    def _directions(self) -> tuple[np.ndarray, np.ndarray]:
+        """Squared spread of the cells in two directions, shape (2,), and these as columns."""
+        away = self.log_scale - self.centre
+        spread, directions = np.linalg.eigh(away.T * self._weight @ away)
+        return spread, directions
+
+    @property
+    def unseen(self) -> np.ndarray:
+        """Directions of (log N, log D) over which the cells do not show a slope, shape (2, n)."""
+        spread, directions = self._directions()
+        return directions[:, spread <= _SEEN**2]
 
     def hat(self, log_scale: np.ndarray) -> np.ndarray:
         """Weights of the cells in a regression's prediction at other scales, shape (R, M).
 
-        The regressors are 1, log N and log D, of which the data may not tell the last two apart;
-        early cells count less.
+        The regressors are 1 and the directions in which the cells spread.
         """
-        origin = self.log_scale.mean(axis=0)
-        at, to = (
-            np.column_stack([np.ones(len(where)), where - origin])
-            for where in (self.log_scale, log_scale)
-        )
-        root_weight = 1 / np.hypot(1, self.to_go / _HALF_WEIGHT)
-        return to @ np.linalg.pinv(root_weight[:, None] * at, rcond=1e-6) * root_weight
+        spread, directions = self._directions()
+        seen = spread > _SEEN**2
+        slopes = directions[:, seen] / spread[seen] @ directions[:, seen].T
+        from_centre = (log_scale - self.centre) @ slopes @ (self.log_scale - self.centre).T
+        return (1 / self._weight.sum() + from_centre) * self._weight
+
+    def fitted(self, log_scale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Whether other scales are cells, and the cell of those that are, both of shape (R,)."""
+        gap = abs(log_scale[:, None, :] - self.log_scale[None, :, :])
+        same = (gap[:, :, 0] <= 10.0**-_DECIMALS) & (gap[:, :, 1] <= SAME_SCALE)
+        return same.any(axis=1), np.where(same, gap[:, :, 1], np.inf).argmin(axis=1)
 
     def offset_bases(self) -> dict[str, np.ndarray]:
         """Bases of what the regression leaves, each of shape (M, rank), by their scale's name."""
@@ -93,14 +113,31 @@ def scales(runs: Runs) -> Scales:
     (6, 2)
     """
     log_n, log_d = np.log(runs.n_params.values), np.log(runs.n_tokens.values)
-    order = np.lexsort((log_d, log_n))
-    new = np.ones(len(order), dtype=bool)
-    new[1:] = (np.diff(log_n[order]) > _SAME_SIZE) | (np.diff(log_d[order]) > SAME_SCALE)
-    row_cell = np.empty(len(order), dtype=int)
-    row_cell[order] = np.cumsum(new) - 1
+    size, size_of_row = np.unique(log_n.round(_DECIMALS), return_inverse=True)
+    row_cell = np.empty(len(log_n), dtype=int)
+    n_cells = 0
+    for s in range(len(size)):
+        rows = size_of_row == s
+        row_cell[rows] = n_cells + _groups(log_d[rows])
+        n_cells = row_cell[rows].max() + 1
     count = np.bincount(row_cell)
     centres = [np.bincount(row_cell, values) / count for values in (log_n, log_d)]
-    return Scales(np.column_stack(centres), row_cell)
+    last = np.full(len(size), -np.inf)
+    size_of_cell = size_of_row[np.unique(row_cell, return_index=True)[1]]
+    np.maximum.at(last, size_of_cell, centres[1])
+    to_go = last[size_of_cell] - centres[1]
+    return Scales(np.column_stack(centres), row_cell, to_go)
+
+
+def _groups(values: np.ndarray) -> np.ndarray:
+    """Code of each value, in their order: equal within `SAME_SCALE` of the least of a group."""
+    codes = np.empty(len(values), dtype=int)
+    code, least = -1, -np.inf
+    for position in np.argsort(values, kind="stable"):
+        if values[position] - least > SAME_SCALE:
+            code, least = code + 1, values[position]
+        codes[position] = code
+    return codes
 
 
 def evidence(runs: Runs) -> str:
@@ -121,8 +158,11 @@ def evidence(runs: Runs) -> str:
         said = "the prior's: one pair of them does not show it."
     else:
         said = f"the prior's: {n_cells} pairs of them do not show it."
-    one = " and ".join("ND"[axis] for axis in cells.single)
+    along = [np.abs(direction) > _AXIS for direction in cells.unseen.T]
+    one = " and ".join(name for axis, name in enumerate("ND") if any(a[axis] for a in along))
     slope = f" Runs of one {one} do not show the slope over it." if one else ""
+    if not all(axes.any() for axes in along):
+        slope = " N and D rise together: runs do not show what each does alone."
     return f"The scale of the law's misfit over N and D is {said}{slope}"
 
 
@@ -165,9 +205,10 @@ def discrepancy_draws(
         covariance = _bend_covariance(cells.log_scale[:, axis], log_scale[:, axis])
         bend = _correlated(_root(covariance), posterior, rng)
         error += posterior["bend_scale"][:, None, None] * bend
-    for axis in cells.single:
-        far = log_scale[:, axis, None] - cells.log_scale[:, axis].mean()
-        error += posterior["slope_scale"][:, None, None] * _correlated(far, posterior, rng)
+    new = ~cells.fitted(log_scale)[0]
+    for direction in cells.unseen.T:
+        far = new * ((log_scale - cells.centre) @ direction)
+        error += posterior["slope_scale"][:, None, None] * _correlated(far[:, None], posterior, rng)
     return error[:, place.reshape(-1), :]
 
 
@@ -179,16 +220,14 @@ def _offsets(
     path: bool,
 ) -> np.ndarray:
     """Of a fitted cell its own; elsewhere a new one, less what the regression has swallowed."""
-    gap = abs(log_scale[:, None, :] - cells.log_scale[None, :, :])
-    same = (gap[:, :, 0] <= _SAME_SIZE) & (gap[:, :, 1] <= SAME_SCALE)
-    nearest = np.where(same, gap[:, :, 1], np.inf).argmin(axis=1)
+    fitted, nearest = cells.fitted(log_scale)
     hat = cells.hat(log_scale)
     new = np.ones((len(hat), len(hat))) if path else np.eye(len(hat))
     own = _correlated(_root(hat @ hat.T + new), posterior, rng)
     early = _correlated(_root(hat * cells.to_go**2 @ hat.T), posterior, rng)
     fresh = posterior["offset_scale"][:, None, None] * own
     fresh += posterior["transient_scale"][:, None, None] * early
-    return np.where(same.any(axis=1)[:, None], posterior["offset"][:, nearest, :], fresh)
+    return np.where(fitted[:, None], posterior["offset"][:, nearest, :], fresh)
 
 
 def _bend_covariance(old: np.ndarray, new: np.ndarray) -> np.ndarray:
@@ -197,8 +236,8 @@ def _bend_covariance(old: np.ndarray, new: np.ndarray) -> np.ndarray:
     That is the process behind cubic splines, given that it is 0 at `old` and, if there is but one
     such point, flat there.
     """
-    knots = np.unique(old)
-    knots = knots[np.r_[True, np.diff(knots) > SAME_SCALE]]
+    old = np.sort(old)
+    knots = old[np.unique(_groups(old), return_index=True)[1]]
     if len(knots) == 1:
         return twice_integrated(new - knots[0], new - knots[0])
     a, b = knots[[0, -1]]

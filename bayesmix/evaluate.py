@@ -96,14 +96,24 @@ def evaluate(
     >>> made.scores[["law", "split", "fold"]].values.tolist()
     [['mean', 'largest-scale', '400M']]
     """
+    if isinstance(laws, str):
+        laws = [laws]
     named = laws if isinstance(laws, Mapping) else {name: name for name in laws}
+    if not named:
+        raise ValueError("there is no law to evaluate")
     if bootstrap < 0:
         raise ValueError(f"bootstrap must be 0 or more, got {bootstrap}")
-    options = {"draws": draws, "tune": tune, "chains": chains, "seed": seed}
-    options |= {"discrepancy": discrepancy, "bootstrap": bootstrap}
+    # numbers of NumPy are no part of a file's name
+    counts = {"draws": draws, "tune": tune, "chains": chains, "seed": seed, "bootstrap": bootstrap}
+    options: dict[str, Any] = {name: int(count) for name, count in counts.items()}
+    options["discrepancy"] = bool(discrepancy)
     settings = {label: _settings(law, options) for label, law in named.items()}
     seen = np.isfinite(runs.losses.values).any(axis=0)
     domains = tuple(d for d, s in zip(runs.domains, seen, strict=True) if s)
+    folds = split.folds(runs)
+    names = [fold.name for fold in folds]
+    if len(set(names)) < len(names):
+        raise ValueError(f"two folds have one name: {', '.join(names)}")
     jobs = {
         (label, split.name, fold.name): _refits.Refit(
             fitted=fold.fitted.checkpoints(checkpoints),
@@ -112,7 +122,7 @@ def evaluate(
             **given,
         )
         for label, given in settings.items()
-        for fold in split.folds(runs)
+        for fold in folds
     }
     folder = None if cache is None else Path(cache)
     if folder is not None:

@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from bayesmix.discrepancy import scales
 from bayesmix.fit import Fit
 from bayesmix.predict import Prediction, predict
 
@@ -75,9 +74,9 @@ def extrapolation(
 
 
 def _distances(fit: Fit, prediction: Prediction) -> pd.DataFrame:
-    cells = scales(fit.runs).log_scale
+    fitted = np.log(np.column_stack([fit.runs.n_params.values, fit.runs.n_tokens.values]))
     asked = np.log(prediction.mixtures[["n_params", "n_tokens"]].to_numpy(float))
-    outside = np.maximum(np.maximum(asked - cells.max(axis=0), cells.min(axis=0) - asked), 0.0)
+    outside = np.maximum(np.maximum(asked - fitted.max(axis=0), fitted.min(axis=0) - asked), 0.0)
     mixtures = prediction.mixtures[[f"weight_{d}" for d in fit.runs.domains]].to_numpy(float)
     apart = abs(mixtures[:, None, :] - fit.runs.weights.values[None, :, :]).sum(axis=2) / 2
     return pd.DataFrame(

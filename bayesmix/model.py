@@ -28,7 +28,7 @@ from bayesmix.priors import (
 from bayesmix.reference import Reference, reference
 from bayesmix.runs import Runs
 
-MODEL_VERSION = 10
+MODEL_VERSION = 11
 
 
 def components(runs: Runs) -> tuple[str, ...]:
@@ -337,7 +337,7 @@ def _offset(runs: Runs, data: Packed, prior):
     shared = pm.Deterministic("discrepancy_correlation", shared)
     # of predictions beyond the data, which hold none of it
     prior["bend_scale"].rv("bend_scale")
-    if cells.single:
+    if cells.unseen.size:
         prior["slope_scale"].rv("slope_scale")
     offset = pt.zeros((1, n_components))
     for name, basis in bases.items():

@@ -97,7 +97,12 @@ class Outlook:
         """Losses (P, C) that runs of some candidates might have under a draw; blank if not seen."""
         scale, dof = (values[draw] for values in self._noise(rows))
         wider = self.draws["outlier_scale"][draw] * rng.exponential(size=(len(scale), 1))
-        noise = scale * np.exp(wider) * rng.standard_t(dof)
+        # runs of one mixture and N share the scale, and a part of the error
+        first, group = np.unique(self.same[rows], return_index=True, return_inverse=True)[1:]
+        shared, wide = rng.normal(size=dof[first].shape), rng.chisquare(dof[first]) / dof[first]
+        share = self.misfit_share
+        noise = np.sqrt(share) * shared[group] + np.sqrt(1 - share) * rng.normal(size=dof.shape)
+        noise *= scale * np.exp(wider) / np.sqrt(wide[group])
         noise += self.draws["common"][draw] * rng.normal(size=(len(scale), 1))
         return np.where(self.seen[rows], np.exp(self.log_losses[draw, rows] + noise), np.nan)
 
@@ -209,7 +214,8 @@ def candidate_table(domains: tuple[str, ...], candidates: pd.DataFrame) -> pd.Da
     table = mixture_table(domains, candidates, None, None)
     cost = _FLOPS * table["n_params"] * table["n_tokens"]
     if "flops" in table:
-        cost = pd.to_numeric(table["flops"], errors="coerce")
+        blank = table["flops"].isna()
+        cost = pd.to_numeric(table["flops"], errors="coerce").where(~blank, cost)
         wrong = np.flatnonzero(~(np.isfinite(cost) & (cost > 0)))
         if wrong.size:
             row = int(wrong[0])
@@ -274,7 +280,7 @@ def with_runs(runs: Runs, table: pd.DataFrame, losses: np.ndarray) -> Runs:
     names = [f"loss_{domain}" for domain in runs.domains]
     names += [f"target_{target}" for target in runs.targets]
     new = table[["n_params", "n_tokens", *(f"weight_{domain}" for domain in runs.domains)]]
-    new = new.assign(run_id=[f"simulated {i + 1}" for i in range(len(new))])
+    new = new.assign(run_id=[f"simulated {runs.n_runs + i + 1}" for i in range(len(new))])
     new[names] = losses
     frame = pd.concat([runs.frame, new[[name for name in new if name in runs.frame]]])
     return runs_from_frame(

@@ -18,6 +18,7 @@ MEAN = "mean"
 _MOST_LOG = 600.0  # of a run's noise in log loss
 # draws x rows x components held at once: about 1 GiB with the noise beside it
 _MOST_CELLS = 60_000_000
+_LEAST_DRAWS = 100  # fewer make no interval
 
 
 @dataclass(frozen=True, repr=False)
@@ -127,7 +128,8 @@ def predict(
     Raises
     ------
     ValueError
-        If domains are missing or unknown, weights do not sum to 1, or N or D is not given.
+        If domains are missing or unknown, weights do not sum to 1, N or D is not given, there is
+        no mixture, or there are so many that fewer than 100 draws would fit.
 
     Notes
     -----
@@ -175,8 +177,14 @@ def predict_at(
         Of the discrepancy and the run noise.
     """
     n_params, n_tokens = (mixtures[n].to_numpy(float) for n in ("n_params", "n_tokens"))
-    most = max(_MOST_CELLS // (len(weights) * len(fit.components)), 1)
-    draws = law_draws(fit.posterior["posterior"].to_dataset(), most=most)
+    most = _MOST_CELLS // (len(weights) * len(fit.components))
+    posterior = fit.posterior["posterior"].to_dataset()
+    if most < min(_LEAST_DRAWS, posterior.sizes["chain"] * posterior.sizes["draw"]):
+        raise ValueError(
+            f"{len(weights)} mixtures at once leave room for {most} draws: predict at most "
+            f"{_MOST_CELLS // (_LEAST_DRAWS * len(fit.components))} at a time"
+        )
+    draws = law_draws(posterior, most=most)
     floored = floor_weights(weights, resolution)
     expected = losses(draws, fit.law, floored, n_params, n_tokens)
     # without tokens of any use a loss is infinite under some laws: a blank
@@ -240,8 +248,15 @@ def mixture_table(
         rows = weights if "row" in weights.dims else weights.expand_dims("row")
         rows = rows.transpose("row", "domain")
         table = pd.DataFrame(rows.values, columns=[f"weight_{d}" for d in rows["domain"].values])
+    elif not isinstance(weights, Mapping):
+        raise ValueError(
+            "mixtures are a {domain: weight}, a DataFrame with columns weight_<domain> or a "
+            f"DataArray with dim domain, not {type(weights).__name__}"
+        )
     else:
         table = pd.DataFrame([{f"weight_{name}": value for name, value in weights.items()}])
+    if table.empty:
+        raise ValueError("there is no mixture to predict")
     given = {str(c).removeprefix("weight_") for c in table if str(c).startswith("weight_")}
     if given != set(domains):
         raise ValueError(

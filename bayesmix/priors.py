@@ -170,10 +170,9 @@ def default_priors(n_params: float, n_tokens: float) -> dict[str, Prior]:
         # whose record is wrong, or that memorised, shall not make the noise of all heavy-tailed
         "outlier_scale": LogNormal(math.log(0.05), 0.3),
         # the law's misfit over scales, in log loss: of a new (N, D); of a checkpoint, for an e-fold
-        # of tokens to go (`benchmarks/misfit.py` finds 0.004 to 0.005 and 0.002 to 0.005 on two
-        # labs' swarms, 0.022 and 0.015 on tiny models of bytes); of the law's slopes in one e-fold
+        # of tokens to go (`benchmarks/misfit.py` finds OFFS); of the law's slopes in one e-fold
         # beyond the data
-        "offset_scale": LogNormal(math.log(0.003), 0.5),
+        "offset_scale": LogNormal(math.log(0.004), 1.0),
         "transient_scale": LogNormal(math.log(0.006), 0.7),
         "bend_scale": LogNormal(math.log(0.004), 0.5),
         # and of the law's slope where all runs are of one N, or of one D, in log loss an e-fold:

@@ -35,8 +35,10 @@ def seed_noise(runs: Runs) -> pd.Series:
     scale = np.log(np.column_stack([runs.n_params.values, runs.n_tokens.values]))
     cell = np.column_stack([runs.weights.values, scale]).round(6)
     code = np.unique(cell, axis=0, return_inverse=True)[1].reshape(-1)
-    by_cell = log_loss.groupby(code)
-    squares = ((log_loss - by_cell.transform("mean")) ** 2).sum()
+    # a run that was evaluated twice is one seed
+    by_run = log_loss.groupby([code, runs.run_ids.values]).mean()
+    by_cell = by_run.groupby(level=0)
+    squares = ((by_run - by_cell.transform("mean")) ** 2).sum()
     freedom = (by_cell.count() - 1).clip(lower=0).sum()
     return ((squares / freedom.where(freedom > 0)) ** 0.5).rename("seed_noise")
 

@@ -65,7 +65,8 @@ def score(loss: np.ndarray, predicted: np.ndarray, draws: np.ndarray | None = No
         table["interval_score"] = sr.interval_score(
             loss, lower, upper, 1 - WIDTH_LEVEL / 100, backend="numpy"
         )
-        table["pit"] = (draws <= loss[:, None]).mean(axis=1)
+        pit = (draws <= loss[:, None]).mean(axis=1)
+        table["pit"] = np.where(np.isfinite(lower + upper), pit, np.nan)
         for level, (low, high) in zip(LEVELS, limits, strict=True):
             covered = ((low <= loss) & (loss <= high)).astype(float)
             # draws with a blank among them, of refits that do not predict a cell, are no interval
@@ -193,7 +194,8 @@ def ranking(mean_cells: pd.DataFrame) -> dict[str, float]:
     dict
         ``spearman``: rank correlation; ``regret``: the mean loss of the run predicted best less
         that of the best run, nats per token (runs that tie for best: their average). Averaged
-        over folds and sizes with two runs at least; NaN where a law leaves a mean blank.
+        over folds and sizes with two runs at least, the correlation over those where neither
+        losses nor predictions are all equal; NaN where a law leaves a mean blank.
 
     Examples
     --------
@@ -202,20 +204,21 @@ def ranking(mean_cells: pd.DataFrame) -> dict[str, float]:
     {'spearman': 0.5, 'regret': 0.5}
     """
     by = [name for name in ("fold", "n_params") if name in mean_cells]
-    found = []
+    spearmans, regrets = [], []
     for _, at_size in mean_cells.groupby(by, sort=False):
         if len(at_size) < 2:
             continue
         loss, predicted = at_size["loss"], at_size["predicted"]
         if predicted.isna().any():
             return {"spearman": np.nan, "regret": np.nan}
-        # predictions that are all equal have no order
-        ordered = predicted.nunique() > 1 and loss.nunique() > 1
-        spearman = predicted.rank().corr(loss.rank()) if ordered else np.nan
-        chosen = loss[predicted == predicted.min()].mean()
-        found.append((spearman, chosen - loss.min()))
-    spearman, regret = np.mean(found, axis=0) if found else (np.nan, np.nan)
-    return {"spearman": float(spearman), "regret": float(regret)}
+        # predictions that are all equal, as of a mixture that is repeated, have no order
+        if predicted.nunique() > 1 and loss.nunique() > 1:
+            spearmans.append(predicted.rank().corr(loss.rank()))
+        regrets.append(loss[predicted == predicted.min()].mean() - loss.min())
+    return {
+        "spearman": float(np.mean(spearmans)) if spearmans else np.nan,
+        "regret": float(np.mean(regrets)) if regrets else np.nan,
+    }
 
 
 def _values(predicted: xr.DataArray, names: list[str]) -> np.ndarray:

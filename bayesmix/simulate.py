@@ -16,7 +16,7 @@ from bayesmix import law as laws
 from bayesmix._design import draw_design, stream
 from bayesmix.discrepancy import scales
 from bayesmix.draws import law_draws, losses_at_rows
-from bayesmix.model import components, run_trend, weight_doubt
+from bayesmix.model import components, repeats, run_trend, weight_doubt
 from bayesmix.noise import UNSEEN, at_printed_zeros
 from bayesmix.prior_predictive import prior_fit
 from bayesmix.priors import Prior
@@ -97,6 +97,8 @@ def draw_parameters(
     >>> draw_parameters(["web", "code"], law="quantization").sizes
     Frozen({'component': 2, 'domain': 2})
     """
+    if law not in laws.LAWS:
+        raise ValueError(f"unknown law {law!r}; valid names: {', '.join(laws.LAWS)}")
     variant = laws.LAWS[law]
     rng = stream(seed, "parameters")
     n_domains, n_targets = len(domains), len(targets)
@@ -365,9 +367,10 @@ def with_noise(design: Runs, losses: np.ndarray, parameters: xr.Dataset, seed: i
     """Student-t noise in log loss; a run's checkpoints share its scale, and have correlation rho.
 
     The checkpoints of a run and component are multivariate t with the scale matrix
-    ``sigma_i^2 ((1 - rho) I + rho 1 1')``, as in the model; ``common`` (what the components of a
-    run share), ``offset`` (of the design's own cells), ``outlier_scale`` and ``zero_shift`` come
-    where the parameters have them.
+    ``sigma_i^2 ((1 - rho) I + rho 1 1')``, as in the model; ``phi`` (the correlation of runs of one
+    mixture and N, which share a scale too), ``common`` (what the components of a run share),
+    ``offset`` (of the design's own cells), ``outlier_scale`` and ``zero_shift`` come where the
+    parameters have them.
     """
     rng = stream(seed, "noise")
     ids, run = np.unique(design.run_ids.values, return_inverse=True)
@@ -376,21 +379,26 @@ def with_noise(design: Runs, losses: np.ndarray, parameters: xr.Dataset, seed: i
         shift = parameters["zero_shift"].values[None]
         factor = at_printed_zeros(shift, design.weights.values, design.weight_resolution)
         losses = (losses[None] * factor)[0]
-    rho = float(parameters["rho"]) if "rho" in parameters else 0.0
+    phi = float(parameters["phi"]) if "phi" in parameters else 0.0
+    rho = float(parameters["rho"]) if "rho" in parameters else phi
+    group = repeats(design) if "phi" in parameters else run
     dof = np.full(losses.shape, float(parameters["dof"]))
     doubt = weight_doubt(design.weights.values, design.weight_resolution, n_components)
     if "dof_unseen" in parameters:
         dof[doubt == UNSEEN] = float(parameters["dof_unseen"])
-    # all rows of a run have one mixture
-    dof = dof[np.unique(run, return_index=True)[1]]
+    # all rows of a run, and of a group, have one mixture
+    dof = dof[np.unique(group, return_index=True)[1]]
     shared = rng.normal(size=(ids.size, n_components))[run]
     own = rng.normal(size=losses.shape)
-    scale = np.sqrt(dof / rng.chisquare(dof))[run]
+    scale = np.sqrt(dof / rng.chisquare(dof))[group]
     sigma = parameters["sigma"].values
     for name, where in (("sigma_weight", doubt != UNSEEN), ("sigma_unseen", doubt == UNSEEN)):
         if name in parameters:
             sigma = np.hypot(sigma, parameters[name].values * doubt * where)
-    error = sigma * scale * (np.sqrt(rho) * shared + np.sqrt(1 - rho) * own)
+    error = np.sqrt(rho - phi) * shared + np.sqrt(1 - rho) * own
+    if "phi" in parameters:
+        error += np.sqrt(phi) * rng.normal(size=dof.shape)[group]
+    error *= sigma * scale
     if "outlier_scale" in parameters:
         wider = float(parameters["outlier_scale"]) * rng.exponential(size=(ids.size, 1))
         error *= np.exp(wider)[run]

@@ -69,7 +69,7 @@ def simulate_skills(
     )
     for row, (h, n_params, n_tokens) in enumerate(points):
         seen = h @ needed
-        held = int(min(n_params / _PARAMETERS_PER_SKILL, seen.size - 1))
+        held = max(int(min(n_params / _PARAMETERS_PER_SKILL, seen.size - 1)), 1)
         least = np.partition(seen, -held)[-held]
         learned = np.where(seen >= least, -np.expm1(-n_tokens * seen / _TIMES_SEEN), 0.0)
         losses[row] = E + gain * (needed @ (1 - learned))

@@ -11,7 +11,7 @@ common misfit (``phi``), which each of them is scored without.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numba
@@ -22,7 +22,7 @@ from scipy.special import gammaln, logsumexp
 
 from bayesmix import law as laws
 from bayesmix import noise
-from bayesmix.discrepancy import Scales, scales
+from bayesmix.discrepancy import scales
 from bayesmix.draws import law_draws, losses_at_rows
 from bayesmix.fit import Fit
 from bayesmix.model import observed_log_loss, usable_cells, weight_doubt
@@ -52,12 +52,15 @@ class Stack:
         ArviZ's comparison, best first: ``elpd`` (expected log density of all runs left out, nats),
         its differences from the best with standard errors, and the stacking ``weight``.
     pareto_k : DataArray, dims (law, run)
-        Above 0.7 the run's own figure is not to be trusted.
+        Above `most_pareto_k` the run's own figure is not to be trusted.
+    most_pareto_k : float
+        0.7, or less where there are few draws (Vehtari et al. 2024, JMLR 25, 72).
     """
 
     fits: Mapping[str, Fit]
     table: pd.DataFrame
     pareto_k: xr.DataArray
+    most_pareto_k: float
 
     @property
     def weights(self) -> dict[str, float]:
@@ -90,10 +93,11 @@ class Stack:
         return Prediction(xr.concat(chosen, dim="draw"), first.mixtures)
 
     def __repr__(self) -> str:
-        bad = int((self.pareto_k > 0.7).sum())
+        bad = int((self.pareto_k > self.most_pareto_k).sum())
         return (
-            f"Leave-one-run-out comparison, {self.pareto_k.sizes['run']} runs; Pareto k above 0.7 "
-            f"for {bad} of {self.pareto_k.size}; elpd in nats\n{self.table.to_string()}"
+            f"Leave-one-run-out comparison, {self.pareto_k.sizes['run']} runs; Pareto k above "
+            f"{self.most_pareto_k:.2g} for {bad} of {self.pareto_k.size}; elpd in nats\n"
+            f"{self.table.to_string()}"
         )
 
     def _repr_html_(self) -> str:
@@ -110,7 +114,8 @@ def run_log_likelihood(fit: Fit) -> xr.DataArray:
     Returns
     -------
     DataArray, dims (chain, draw, run)
-        Nats; at most 1,000 draws, evenly spaced.
+        Nats; at most 1,000 draws, evenly spaced. Runs without a loss that the law uses are left
+        out.
     """
     tree = fit.posterior["posterior"].to_dataset()
     step = -(-tree.sizes["chain"] * tree.sizes["draw"] // _MOST_DRAWS)
@@ -126,17 +131,17 @@ def run_log_likelihood(fit: Fit) -> xr.DataArray:
     rho = tree["rho"].values.ravel() if "rho" in tree else np.zeros(len(loss))
     dof = np.stack([draws["dof"], draws["dof_unseen"]], axis=1)
     kappa = np.stack([draws["sigma_weight"], draws["sigma_unseen"]], axis=1)
-    ids, run = np.unique(runs.run_ids.values, return_inverse=True)
+    usable_runs = runs.run_ids.values[np.isfinite(observed).any(axis=1)]
+    ids = np.unique(usable_runs)
     scale, _ = noise.scale_and_dof(draws, doubt)
     error = (observed - np.log(loss) - draws["offset"][:, cells.row_cell]) / scale
     farthest = np.nanmax(np.median(abs(error), axis=0), axis=1, initial=0.0)
     values = np.empty((len(loss), len(ids)))
-    for r in range(len(ids)):
-        rows = np.flatnonzero(run == r)
+    for r, name in enumerate(ids):
+        rows = np.flatnonzero(runs.run_ids.values == name)
         alone = np.zeros(rows.size, int)
-        own = noise.cells(
-            observed[rows], doubt[rows], Scales(cells.log_scale, cells.row_cell[rows]), alone, alone
-        )
+        at = replace(cells, row_cell=cells.row_cell[rows])
+        own = noise.cells(observed[rows], doubt[rows], at, alone, alone)
         wider, log_share = _outliers(draws["outlier_scale"], far=farthest[rows].max() > _FAR)
         at_nodes = _at_nodes(
             loss[:, rows], draws["offset"], draws["sigma"], kappa,
@@ -218,7 +223,7 @@ def loo(fit: Fit) -> Any:
     -------
     arviz_stats.ELPDData
         ``elpd`` and ``se`` (nats, all runs), ``p``, and by run ``elpd_i`` and ``pareto_k``: above
-        0.7 importance sampling fails for that run.
+        ``good_k`` importance sampling fails for that run.
     """
     import arviz as az  # takes longer to import than all else together
 
@@ -266,4 +271,5 @@ def stack(fits: Mapping[str, Fit]) -> Stack:
     found = {label: loo(fit) for label, fit in fits.items()}
     table = az.compare(found, method="stacking", round_to="none")
     pareto_k = xr.concat([found[label].pareto_k for label in fits], dim="law")
-    return Stack(dict(fits), table, pareto_k.assign_coords(law=list(fits)))
+    most = min(one.good_k for one in found.values())
+    return Stack(dict(fits), table, pareto_k.assign_coords(law=list(fits)), most)

@@ -36,6 +36,7 @@ def swarms(data: Path) -> dict[str, bm.Runs]:
         "tinyswarm": bm.load_dataset("tinyswarm"),
         "slimpajama7": bm.read_runs(data / "slimpajama7.csv").where("n_params < 8e8"),
         "mixinglaws_pile3": bm.read_runs(data / "mixinglaws_pile3.csv"),
+        "pile4": bm.read_runs(data / "pile4.csv"),
         "regmix": regmix(data),
     }
 

@@ -159,6 +159,25 @@ def test_noise_is_that_of_the_model():
     np.testing.assert_allclose(error.mean(axis=0), 0, atol=4 * sd.max() / np.sqrt(4000))
 
 
+def test_candidates_that_repeat_each_other_share_their_misfit():
+    draws = {**parameters(THREE, n_draws=S), "phi": np.full(S, 0.8)}
+    draws["dof"] = np.full(S, 9.0)
+    runs = swarm(THREE)
+    frame = runs.frame
+    again = frame.assign(run_id=frame["run_id"] + "b")
+    both = bm.runs_from_frame(pd.concat([frame, again]), weight_resolution=0.0)
+    fit = fit_of(draws, both)
+    new = (0.11, 0.22, 0.67)
+    look = outlook(fit, candidate_table(THREE, candidates(new, new)), N, D, {"web": 1.0}, draws=S)
+    assert look.misfit_share == pytest.approx(0.8)
+    rng = np.random.default_rng(1)
+    drawn = np.log([look.simulated(3, [0, 1], rng) for _ in range(4000)])
+    error = drawn - look.log_losses[3, :2]
+    for i in range(3):
+        # of 4,000 pairs with heavy tails
+        assert np.corrcoef(error[:, :, i].T)[0, 1] == pytest.approx(0.8, abs=0.05)
+
+
 def test_losses_are_predictions_and_share_the_targets_misfit():
     draws = parameters(THREE, n_draws=S) | {"bend_scale": np.full(S, 0.05)}
     fit = fit_of(draws, swarm(THREE))
@@ -330,6 +349,11 @@ def test_the_refit_is_of_the_same_law_and_priors(two, monkeypatch):
     assert options["checkpoints"] == "all"
 
 
+def test_a_cost_that_is_not_given_is_six_n_d():
+    table = candidates((0.2, 0.3, 0.5), (0.6, 0.2, 0.2)).assign(flops=[np.nan, 1e15])
+    assert candidate_table(THREE, table)["flops"].tolist() == [6 * N * D, 1e15]
+
+
 def test_runs_that_are_added(two):
     _, _, runs = two
     table = candidate_table(THREE, candidates((0.2, 0.3, 0.5)))
@@ -339,6 +363,8 @@ def test_runs_that_are_added(two):
     assert (last["loss_web"], last["loss_books"]) == (2.0, 3.0)
     assert np.isnan(last["loss_code"])
     assert more.weight_resolution == runs.weight_resolution
+    # and again, under other names
+    assert with_runs(more, table, np.array([[2.0, 1.0, 3.0]])).n_runs == runs.n_runs + 2
 
 
 @pytest.mark.parametrize(
@@ -349,6 +375,7 @@ def test_runs_that_are_added(two):
         (lambda t: t.drop(columns="weight_web"), {}, "the mixtures' domains are books, code"),
         (lambda t: t.assign(flops=[1e18, 0]), {}, "candidate 2: flops must be positive"),
         (lambda t: t.assign(flops=["much", 1]), {}, "candidate 1: flops must be positive"),
+        (lambda t: t.assign(flops=[np.nan, -1]), {}, "candidate 2: flops must be positive"),
         (lambda t: t.assign(weight_web=0.9), {}, "weights must be non-negative and sum to 1"),
         (lambda t: t, {"batch": 0}, "batch must be 1 or more"),
         (lambda t: t, {"draws": 50}, "takes 100 draws or more, got 50"),

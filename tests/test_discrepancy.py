@@ -58,6 +58,40 @@ def test_rows_of_one_n_and_d_share_a_cell() -> None:
     np.testing.assert_array_equal(cells.row_cell, (tokens > 1.5e9).astype(int))
 
 
+def test_dense_checkpoints_are_cells_of_their_own() -> None:
+    tokens = 1e9 * 1.01 ** np.arange(50)
+    cells = scales(_runs([(1e8, d) for d in tokens]))
+    rows = np.log(_runs([(1e8, d) for d in tokens]).n_tokens.values)
+    for m in range(len(cells.log_scale)):
+        assert np.ptp(rows[cells.row_cell == m]) <= 0.02 + 1e-12
+    assert len(cells.log_scale) == 17  # of three tokens each, but for the last
+    # the last two of 50 are its own
+    assert cells.to_go[-1] == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize("other", [1.001, 1.01, 1.1])
+def test_sizes_that_hardly_differ_show_no_slope(other: float) -> None:
+    runs = _runs([(1e8, 1e9), (1e8 * other, 1e9)])
+    draws = _draws(runs, _posterior(runs, slope_scale=0.02), [1e9], [1e9])
+    centre = np.log(1e8) + np.log(other) / 2
+    want = 0.02 * (np.log(1e9) - centre)
+    np.testing.assert_allclose(draws[:, 0].std(axis=0), want, rtol=SD_ERROR)
+    offsets = _draws(runs, _posterior(runs, offset_scale=0.01), [1e9], [1e9])
+    # a new one, less the mean of two
+    np.testing.assert_allclose(offsets[:, 0].std(axis=0), 0.01 * np.sqrt(1.5), rtol=SD_ERROR)
+
+
+def test_sizes_at_20_tokens_a_parameter_show_nothing_across() -> None:
+    sizes = np.array([1e8, 2e8, 4e8])
+    runs = _runs([(n, 20 * n) for n in sizes])
+    posterior = _posterior(runs, slope_scale=0.02)
+    np.testing.assert_allclose(_draws(runs, posterior, [1.6e9], [3.2e10]), 0, atol=1e-9)
+    draws = _draws(runs, posterior, [1.6e9, 1e8], [3.2e10 * np.e**2, 2e9])
+    # the way to it is partly across: the component of (0, 2) orthogonal to (1, 1)
+    np.testing.assert_allclose(draws[:, 0].std(axis=0), 0.02 * np.sqrt(2), rtol=SD_ERROR)
+    np.testing.assert_array_equal(draws[:, 1], 0)  # fitted
+
+
 def test_the_regression_is_weighted_least_squares_that_counts_early_cells_less() -> None:
     cells = scales(_runs(LATE))
     np.testing.assert_allclose(cells.to_go, np.log([2, 1, 4, 2, 1]), atol=1e-12)

@@ -3,6 +3,7 @@
 import json
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import joblib
 import matplotlib.pyplot as plt
@@ -15,6 +16,7 @@ from synthetic import fit_of, parameters, swarm
 
 import bayesmix as bm
 from bayesmix import _refits
+from bayesmix._evaluation import paired_differences
 from bayesmix.scores import aggregate
 
 DOMAINS = ("web", "code", "books")
@@ -260,7 +262,33 @@ def test_unknown_laws_and_empty_splits_are_refused_before_any_fit(runs, sampled)
         bm.evaluate(runs, ["transfer", "powerlaw"], bm.LargestScale())
     with pytest.raises(bm.RunsError, match="leaves nothing to fit"):
         bm.evaluate(runs.where("n_params < 1.5e8"), ["transfer"], bm.LargestScale())
+    with pytest.raises(ValueError, match="there is no law to evaluate"):
+        bm.evaluate(runs, [], bm.LargestScale())
+    twice = SimpleNamespace(name="twice", folds=lambda r: 2 * bm.LargestScale().folds(r))
+    with pytest.raises(ValueError, match="two folds have one name: 200M, 200M"):
+        bm.evaluate(runs, ["transfer"], twice)
     assert not sampled
+
+
+def test_a_law_may_be_a_string_and_a_seed_a_number_of_numpy(runs, sampled, tmp_path):
+    made = bm.evaluate(
+        runs, "transfer", bm.LargestScale(), seed=np.int64(3), cache=tmp_path, progressbar=False
+    )
+    assert made.scores["law"].tolist() == ["transfer"]
+    assert sampled[0][2]["seed"] == 3
+
+
+def test_folds_are_asked_for_once(runs, sampled):
+    rng = np.random.default_rng(0)
+
+    def folds(runs):
+        size = f"{int(rng.integers(1000))}"
+        return tuple(replace(fold, name=size) for fold in bm.LargestScale().folds(runs))
+
+    made = bm.evaluate(
+        runs, ["transfer", "mean"], SimpleNamespace(name="random", folds=folds), progressbar=False
+    )
+    assert made.scores["fold"].nunique() == 1
 
 
 def test_paired_differences_say_what_is_a_tie(runs, sampled):
@@ -281,7 +309,18 @@ def test_paired_differences_say_what_is_a_tie(runs, sampled):
     assert not row["tie"]
     # a law that leaves cells blank has no average to be compared
     assert table.loc[("ours", "holes"), "difference"].isna().all()
-    assert not table.loc[("ours", "holes"), "tie"].any()
+    assert table.loc[("ours", "holes"), "tie"].all()  # nothing is decided
+
+
+def test_a_run_without_a_cell_that_counts_is_left_out_of_differences():
+    table = pd.DataFrame({"law": list("aaabbb"), "run_id": list("xyzxyz")})
+    table[["mre", "mae", "crps"]] = np.arange(18.0).reshape(6, 3)
+    table["mre_pos"] = [1.0, 2.0, np.nan, 2.0, 5.0, np.nan]
+    found = paired_differences(table).set_index("score")
+    assert found.loc["mre_pos", ["difference", "runs"]].tolist() == [-2.0, 2]
+    assert found.loc["mre", "runs"] == 3
+    one = paired_differences(table[table["run_id"] == "x"]).set_index("score")
+    assert one["tie"].all()
 
 
 def test_coverage_and_domains_are_tables(runs, sampled):

@@ -78,6 +78,18 @@ def test_seed_noise_is_the_pooled_deviation_of_repeats() -> None:
     assert np.isnan(got["code"])
 
 
+def test_a_run_evaluated_twice_is_one_seed() -> None:
+    row = {"n_params": 1e8, "n_tokens": 2e9, "weight_web": 0.5, "weight_code": 0.5}
+    losses = {"a": (3.0, 3.1), "b": (3.2, 3.2001)}
+    frame = pd.DataFrame(
+        [{"run_id": run, **row, "loss_web": loss} for run, both in losses.items() for loss in both]
+    )
+    means = [np.log(both).mean() for both in losses.values()]
+    assert bm.seed_noise(bm.runs_from_frame(frame))["web"] == pytest.approx(np.std(means, ddof=1))
+    one = bm.runs_from_frame(frame[frame["run_id"] == "a"])
+    assert np.isnan(bm.seed_noise(one)["web"])
+
+
 def test_without_repeats_seed_noise_is_blank(fit) -> None:
     table = bm.noise_table(fit)
     assert table["seed_noise"].isna().all()
@@ -103,6 +115,9 @@ def test_the_source_of_the_misfit_is_said(fit) -> None:
     assert "is the prior's: one pair of them does not show it" in evidence(one)
     assert evidence(one).endswith("Runs of one N and D do not show the slope over it.")
     assert "slope" not in evidence(fit.runs)
+    along = fit.runs.frame.assign(n_tokens=20 * fit.runs.frame["n_params"])
+    along = bm.runs_from_frame(along.drop_duplicates(["run_id", "n_params"]))
+    assert "N and D rise together: runs do not show what each does alone." in evidence(along)
 
 
 def test_the_figure_shows_the_bands_over_the_fitted_sizes(fit) -> None:
@@ -117,3 +132,7 @@ def test_the_figure_shows_the_bands_over_the_fitted_sizes(fit) -> None:
     assert "nats per token" in ax.get_ylabel()
     assert any("90% equal-tailed" in text.get_text() for text in ax.get_legend().get_texts())
     plt.close(ax.figure)
+    with pytest.raises(
+        ValueError, match="unknown domain 'cod'; valid names: web, code, books, mean"
+    ):
+        plots.plot_extrapolation(fit, n_params=(1e8, 1e10), domain="cod")

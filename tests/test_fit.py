@@ -58,6 +58,16 @@ def test_too_few_effective_draws_fail_and_say_so() -> None:
     assert not diagnosis.passed
     assert "level [web]" in diagnosis.text
     assert "have not converged" in diagnosis.text
+    # the least of bulk and tail
+    least = diagnosis.table.loc["level", ["ess_bulk", "ess_tail"]].min()
+    assert f" and {least:.0f} effective draws" in diagnosis.text
+
+
+def test_one_chain_cannot_agree() -> None:
+    posterior = _chains(0, n_draws=4000)
+    diagnosis = diagnose(posterior, _stats(posterior))
+    assert not diagnosis.passed
+    assert diagnosis.text == "One chain cannot show that chains agree: sample at least two."
 
 
 @pytest.mark.parametrize(("diverging", "passed"), [(4, True), (5, False)])

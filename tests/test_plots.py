@@ -236,6 +236,10 @@ def test_transfer_needs_a_law_that_has_it():
     fit = fit_of(parameters(DOMAINS), swarm(DOMAINS), law="regression")
     with pytest.raises(ValueError, match="the regression law has no transfer"):
         plots.plot_transfer(fit)
+    # nor with targets, whose rows of tau it has
+    chat = fit_of(parameters(DOMAINS, ("chat",)), swarm(DOMAINS, ("chat",)), law="regression")
+    with pytest.raises(ValueError, match="the regression law has no transfer"):
+        plots.plot_transfer(chat)
 
 
 # --- recommendation ---
@@ -371,6 +375,12 @@ def test_prior_predictive_counts(small):
     # levels e^3 times the observed ones are above guessing
     high = plots.plot_prior_predictive(small.runs, draws=15, priors={"level": Normal(3.0, 0.01)})
     assert high[0].get_legend().get_title().get_text().startswith("0% of losses")
+    # a loss that the law does not have is none outside
+    frame = small.runs.frame
+    frame.loc[0, [c for c in frame if c.startswith("weight_")]] = np.eye(len(small.runs.domains))[0]
+    zero = runs_from_frame(frame, weight_resolution=0.0)
+    some = plots.plot_prior_predictive(zero, law="regression", draws=15)
+    assert some[0].get_legend().get_title().get_text().startswith("100% of losses")
 
 
 def test_rising_curves_are_seen():
@@ -382,6 +392,10 @@ def test_prior_predictive_defaults_to_an_observed_domain():
     runs = swarm(DOMAINS, unobserved=("web",))
     axes = plots.plot_prior_predictive(runs, law="quantization", draws=5)
     assert axes[0].get_xlabel() == "weight of code"
+    # of targets alone, the first domain
+    none = swarm(DOMAINS, ("chat",), unobserved=DOMAINS)
+    axes = plots.plot_prior_predictive(none, law="quantization", draws=5)
+    assert axes[0].get_xlabel() == "weight of web"
     with pytest.raises(ValueError, match="unknown domain 'nope'; valid names: web, code, books"):
         plots.plot_prior_predictive(runs, component="nope")
 

@@ -166,6 +166,28 @@ def test_cells_that_some_refits_do_not_predict_have_no_interval():
     table = score(np.array([2.0, 2.0]), np.array([2.1, 2.1]), draws)
     assert table["covered_90"].isna().tolist() == [False, True]
     assert table["crps"].isna().tolist() == [False, True]
+    assert table["pit"].isna().tolist() == [False, True]
+
+
+def test_a_fit_through_all_points_learns_its_noise_from_runs_left_out():
+    swarm = additive_swarm(64, seed=1)
+    few = swarm.select(np.arange(3))
+    fit = bm.point_fit(few, "linear")
+    assert fit.n_parameters >= 9  # of 9 losses
+    drawn = fit.bootstrap(n=2).predict(UNIFORM, 1e8, 2e9, draws=400)
+    spread = np.log(drawn.draws["loss"] / drawn.draws["expected"]).std("draw")
+    assert (spread.sel(domain=list(swarm.domains)) > 0.01).all()  # the noise alone is 0.01
+
+
+def test_laws_without_anything_to_fit_say_so():
+    frame = additive_swarm(12, seed=0).frame
+    targets = frame.rename(columns={f"loss_{d}": f"target_{d}" for d in ("web", "code", "books")})
+    fit = bm.point_fit(bm.runs_from_frame(targets, weight_resolution=0.0), "bimix")
+    assert not fit.converged
+    assert np.isnan(fit.predict(UNIFORM, 1e8, 2e9)).all()
+    one = bm.point_fit(additive_swarm(12, seed=0).select([0]), "regmix")
+    assert (one.converged, one.message) == (False, "fewer than two runs with losses")
+    assert np.isnan(one.predict(UNIFORM, 1e8, 2e9)).all()
 
 
 def test_same_seed_same_fit(runs, fits):

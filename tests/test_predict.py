@@ -1,7 +1,6 @@
 """Predictions against the law by hand, closed forms of the t, and what must be refused."""
 
 import importlib
-import warnings
 
 import numpy as np
 import pandas as pd
@@ -252,6 +251,8 @@ def test_targets_alone_have_no_mean():
         ({"web": 0.5, "code": 0.3, "books": 0.1}, r"mixture 1: .* sum to 1"),
         ({"web": 0.9, "code": 0.3, "books": -0.2}, r"mixture 1: .* non-negative"),
         ({"web": np.nan, "code": 0.3, "books": 0.2}, r"mixture 1: .*nan"),
+        (pd.DataFrame({f"weight_{d}": [] for d in H}), "there is no mixture to predict"),
+        (np.array([0.5, 0.3, 0.2]), "a DataFrame with columns weight_<domain> .* not ndarray"),
     ],
 )
 def test_mixtures_that_are_refused(fit, weights, said):
@@ -294,15 +295,17 @@ def test_it_prints_the_mean_with_labelled_intervals(fit):
     assert "<table" in found._repr_html_()
 
 
-def test_many_rows_take_fewer_draws_and_never_none(fit, monkeypatch):
+def test_many_rows_take_fewer_draws_and_not_too_few(fit, monkeypatch):
     module = importlib.import_module("bayesmix.predict")  # bayesmix.predict is the function
+    monkeypatch.setattr(module, "_LEAST_DRAWS", 5)
     monkeypatch.setattr(module, "_MOST_CELLS", 4 * 5 * 10)
     table = pd.DataFrame({f"weight_{d}": [w] * 10 for d, w in H.items()})
     found = fit.predict(table, 1e9, 1e10).draws["expected"]
     assert found.sizes["draw"] == 5
     kept = law_draws(fit.posterior["posterior"].to_dataset(), most=5)["E"]
     assert len(kept) == 5
-    monkeypatch.setattr(module, "_MOST_CELLS", 1)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert fit.predict(table, 1e9, 1e10).draws.sizes["draw"] == 1
+    monkeypatch.setattr(module, "_MOST_CELLS", 4 * 5 * 9)
+    said = "10 mixtures at once leave room for 4 draws: predict at most 9 at a time"
+    with pytest.raises(ValueError, match=said):
+        fit.predict(table, 1e9, 1e10)
+    assert fit.predict(table.iloc[:9], 1e9, 1e10).draws.sizes["draw"] == 5

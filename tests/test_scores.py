@@ -202,6 +202,10 @@ def test_equal_predictions_choose_at_random():
     made = ranking(cells)
     assert made["regret"] == pytest.approx(0.2)
     assert np.isnan(made["spearman"])
+    # beside a fold that has an order
+    other = cells.assign(fold="b", predicted=[1.0, 2.0, 3.0])
+    made = ranking(pd.concat([cells.assign(fold="a"), other]))
+    assert (made["spearman"], made["regret"]) == (pytest.approx(1), pytest.approx(0.1))
 
 
 def test_a_swarm_of_targets_is_scored_on_them():

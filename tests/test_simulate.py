@@ -1,6 +1,7 @@
 """Simulated swarms against the law written out again, and against the noise's distributions."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import optimize, stats
 
@@ -79,6 +80,22 @@ def test_noise_is_multivariate_t_over_a_runs_checkpoints():
     assert stats.kstest(distance.ravel(), stats.f(2, 4.0).cdf).pvalue > 0.01
 
 
+def test_runs_of_one_mixture_share_scale_and_part_of_the_error():
+    once = draw_design(["web", "code"], [1e8], n_mixtures=3000, seed=4).frame
+    again = once.assign(run_id=once["run_id"] + "b")
+    design = runs_from_frame(pd.concat([once, again]), weight_resolution=0.0)
+    truth = simulate(["web", "code"], [1e8], n_mixtures=2, dof=4.0, rho=0.0, seed=1).parameters
+    truth = truth.drop_vars("rho").assign(phi=0.6)
+    drawn = observe(design, truth, seed=2)
+    errors = np.log(drawn.runs.losses.values / drawn.losses.values) / truth["sigma"].values
+    first, second = errors[:3000], errors[3000:]
+    both = (first + second) / np.sqrt(2 * 1.6), (first - second) / np.sqrt(2 * 0.4)
+    for part in (first, second, *both):
+        assert stats.kstest(part.ravel(), stats.t(4.0).cdf).pvalue > 0.01
+    distance = (both[0] ** 2 + both[1] ** 2) / 2
+    assert stats.kstest(distance.ravel(), stats.f(2, 4.0).cdf).pvalue > 0.01
+
+
 def test_noise_is_independent_across_components_and_runs():
     errors = standardised(simulate(2, [1e8], n_mixtures=4000, rho=0.9, seed=3))[:, 0]
     assert stats.spearmanr(errors[:, 0], errors[:, 1]).pvalue > 0.01
@@ -124,6 +141,16 @@ def test_concentration_spreads_the_mixtures():
     # variance of a Dirichlet's weight: (1/K)(1 - 1/K) / (K c + 1), and that of the rounding
     for c, variance in spread.items():
         assert variance == pytest.approx(2 / 9 / (3 * c + 1), rel=0.06)
+
+
+def test_design_refuses_equal_sizes():
+    with pytest.raises(ValueError, match=r"sizes must differ, got 1e\+08, 1e\+08"):
+        draw_design(2, [1e8, 1e8], tokens=[2e9, 8e9])
+
+
+def test_an_unknown_law_is_refused():
+    with pytest.raises(ValueError, match="unknown law 'nope'; valid names: quantization"):
+        simulate(2, [1e8], law="nope")
 
 
 def test_design_refuses_lists_of_different_lengths():

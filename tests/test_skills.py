@@ -28,6 +28,11 @@ def test_a_domain_with_more_weight_has_less_loss(swarm) -> None:
         assert (np.diff(swarm.losses.values[large, i][order]) < 0).all()
 
 
+def test_the_smallest_model_holds_one_skill() -> None:
+    losses = simulate_skills(draw_design(2, [1e3, 1e6], n_mixtures=2, seed=1), seed=5).losses
+    assert (losses.values[:2] > losses.values[2:]).all()
+
+
 def test_the_same_seed_gives_the_same_swarm(swarm) -> None:
     again = simulate_skills(draw_design(3, [5e7, 8e8], n_mixtures=4, seed=2), seed=5)
     assert again.runs == swarm.runs

@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from bayesmix.fit import Fit
+from bayesmix.plots._axes import interval_label
 from bayesmix.predict import MEAN, predict
 
 _POINTS = 25
@@ -43,6 +44,11 @@ def plot_extrapolation(
     Returns
     -------
     Axes
+
+    Raises
+    ------
+    ValueError
+        If the domain is unknown or has no loss, and as `bayesmix.predict.predict`.
     """
     runs = fit.runs
     if mixture is None:
@@ -54,11 +60,16 @@ def plot_extrapolation(
     table = pd.DataFrame([{f"weight_{d}": w for d, w in mixture.items()}] * _POINTS)
     table = table.assign(n_params=sizes, n_tokens=tokens_per_parameter * sizes)
     summary = predict(fit, table).summary(prob)
+    names = summary["domain"].unique()
+    if domain not in names:
+        raise ValueError(f"unknown domain {domain!r}; valid names: {', '.join(names)}")
     line = summary[summary["domain"] == domain]
+    if line["mean"].isna().all():
+        raise ValueError(f"{domain!r} has no loss under this law, or none was observed")
     ax = plt.subplots(figsize=(6.4, 4.0), layout="constrained")[1] if ax is None else ax
     fitted = runs.n_params.values
     ax.axvspan(fitted.min(), fitted.max(), color="0.9", label="fitted sizes")
-    label = f"{prob:.0%} equal-tailed"
+    label = interval_label(prob)
     ax.fill_between(
         sizes, line["lower"], line["upper"], color="C0", alpha=0.2, label=f"new run, {label}"
     )

@@ -75,7 +75,8 @@ def plot_prior_predictive(
     names = components(runs)
     observed = np.exp(observed_log_loss(runs))
     if component is None:
-        component = names[int(np.isfinite(observed).any(axis=0).argmax())]
+        seen = np.isfinite(observed[:, : len(runs.domains)]).any(axis=0)
+        component = names[int(seen.argmax())]
     if component not in runs.domains:
         raise ValueError(f"unknown domain {component!r}; valid names: {', '.join(runs.domains)}")
     at = names.index(component)
@@ -91,6 +92,8 @@ def plot_prior_predictive(
         ("n_tokens", "D, tokens", _beyond(horizons), horizons),
     )
     inside = predict_prior(drawn, runs.frame)["expected"].values
+    # a law without transfer has no loss at weight 0
+    inside = inside[np.isfinite(inside)]
     share = 100 * ((inside > 0) & (inside < np.log(vocabulary))).mean()
     for panel, (column, label, grid, x) in zip(axes, shown, strict=True):
         curves = _sweep(drawn, column, grid)

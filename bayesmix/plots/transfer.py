@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import PatchCollection
 from matplotlib.patches import Rectangle
 
+from bayesmix import law as laws
 from bayesmix.fit import Fit
 from bayesmix.plots._axes import FigSize, interval_label, one, tails
 
@@ -51,7 +52,7 @@ def plot_transfer(
     'loss of'
     """
     posterior = fit.posterior["posterior"].to_dataset()
-    if "tau" not in posterior:
+    if not laws.LAWS[fit.law].transfer:
         raise ValueError(f"the {fit.law} law has no transfer between domains")
     low, middle, high = (
         posterior["tau"].quantile([tails(prob)[0], 0.5, tails(prob)[1]], ("chain", "draw")).values

@@ -59,7 +59,7 @@ def fit(runs: Runs, rng: np.random.Generator, warm: xr.Dataset | None = None) ->
         rows = rows_at(parameters, weights[chosen, i : i + 1], n_params, n_tokens)
         level = float(np.exp(np.median(observed[chosen, i])))
         starts = [_start(runs, level, rng) for _ in range(N_STARTS)]
-        if warm is not None and np.isfinite(warm["C"].values[i]):
+        if warm is not None and "C" in warm and np.isfinite(warm["C"].values[i]):
             starts = [{key: warm[key].values[i] for key in starts[0]}]
         found[name] = fit_curve(curve, starts, BOUNDS, rows, observed[chosen, i])
     return gather(runs, found, parameters, usable, "source")
@@ -70,6 +70,8 @@ def evaluate(
 ) -> np.ndarray:
     """Losses (R, C), nats per token; NaN for targets and for a domain at weight 0."""
     loss = np.full((len(weights), parameters.sizes["component"]), np.nan, weights.dtype)
+    if "C" not in parameters:  # no cell that it could be fitted to
+        return loss
     for i in range(weights.shape[1]):
         seen = weights[:, i] != 0
         rows = rows_at(parameters, weights[seen, i : i + 1], n_params[seen], n_tokens[seen])

@@ -13,6 +13,8 @@ from bayesmix.pointfit.result import PointFit, point_fit, prediction_points
 from bayesmix.predict import Prediction, mixture_table, named_losses
 from bayesmix.runs import Runs
 
+_FOLDS = 5  # of runs, where residuals are those of runs left out
+
 
 @dataclass(frozen=True, repr=False)
 class Bootstrap:
@@ -76,7 +78,7 @@ class Bootstrap:
 
 
 def bootstrap(fit: PointFit, n: int = 50, seed: int = 0, n_jobs: int = 1) -> Bootstrap:
-    """Refit to runs drawn with replacement, each refit started at the fit's parameters.
+    """Refit to runs drawn with replacement, each refit started at the fit's where its law can.
 
     Parameters
     ----------
@@ -123,14 +125,25 @@ def _noise(fit: PointFit, shape: tuple[int, int], rng: np.random.Generator) -> n
 def _residuals(fit: PointFit) -> np.ndarray:
     """Residuals in log loss (runs, C) of every run's last checkpoint.
 
-    Widened by the degrees of freedom that the fit took up.
+    Widened by the degrees of freedom that the fit took up; where it took up all, and its residuals
+    say nothing of noise, those at runs left out by fifths.
     """
 
-    def of(runs: Runs) -> np.ndarray:
+    def of(runs: Runs, fit: PointFit = fit) -> np.ndarray:
         predicted = fit.evaluate(*prediction_points(runs, runs.frame))
         # a straight line may fall below 0
         return observed_log_loss(runs) - np.log(np.where(predicted > 0, predicted, np.nan))
 
     n_cells = int(np.isfinite(of(fit.runs)).sum())
     left = n_cells - fit.n_parameters
-    return of(fit.runs.checkpoints("last")) * (np.sqrt(n_cells / left) if left > 0 else 1.0)
+    last = fit.runs.checkpoints("last")
+    if left > 0:
+        return of(last) * np.sqrt(n_cells / left)
+    seen = np.isfinite(observed_log_loss(fit.runs)).any(axis=1)
+    residuals = np.full(observed_log_loss(last).shape, np.nan)
+    for fold in range(min(_FOLDS, last.n_runs)):
+        kept = ~np.isin(fit.runs.run_ids.values, last.run_ids.values[fold::_FOLDS])
+        if (kept & seen).any():
+            refit = point_fit(fit.runs.select(kept), fit.law)
+            residuals[fold::_FOLDS] = of(last, refit)[fold::_FOLDS]
+    return residuals

@@ -144,7 +144,10 @@ def fit_curves(
             continue
         log_loss = observed[chosen, i]
         starts = [start(np.exp(log_loss), rng) for _ in range(N_STARTS)]
-        known = {key: warm[key].values[i] for key in starts[0]} if warm is not None else {}
+        known = {}
+        # a fit of one size has no slope over N
+        if warm is not None and all(key in warm for key in starts[0]):
+            known = {key: warm[key].values[i] for key in starts[0]}
         if known and all(np.isfinite(value).all() for value in known.values()):
             starts = [known]
         here = Rows(*(part[chosen] for part in rows))

@@ -63,6 +63,8 @@ def fit(runs: Runs, rng: np.random.Generator, warm: xr.Dataset | None = None) ->
         n_leaves += int(booster.trees_to_dataframe()["left_child"].isna().sum())
         errors.append((booster.predict(x[seen]) - y[seen]) ** 2)
     parameters["trees"] = ("component", np.array(trees, dtype=object))
+    if not errors:
+        return Fitted(parameters, 0, False, "fewer than two runs with losses", (), np.nan)
     loss = float(np.concatenate(errors).mean())
     return Fitted(parameters, n_leaves, True, "trees settled by cross-validation", (), loss)
 

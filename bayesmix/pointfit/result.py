@@ -200,7 +200,8 @@ def point_fit(runs: Runs, law: str, *, seed: int = 0, warm: PointFit | None = No
     seed : int
         Of the starts.
     warm : PointFit, optional
-        An earlier fit of the law, whose parameters are the only start.
+        An earlier fit of the law, whose parameters are the only start of what they are starts of:
+        trends and Chinchilla's curves have their own.
 
     Returns
     -------
