@@ -59,6 +59,8 @@ def validate(
         warn(f"{table.source}: ignored unknown columns: {shorten([*map(repr, unknown)])}")
     mixtures = renormalise(mixtures, table.source)
     frame[weights] = mixtures
+    # within what is taken for equal: a split by size shall not part a run
+    frame["n_params"] = frame.groupby("run_id", sort=False)["n_params"].transform("first")
     doubled = _doubled(frame, observed)
     if doubled.any():
         warn(f"{table.source}: dropped {doubled.sum()} duplicate rows (checkpoints logged twice)")

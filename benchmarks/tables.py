@@ -28,6 +28,8 @@ STUDIES = {
     "mixinglaws_mixture": "`mixinglaws_pile3`: unseen mixtures",
     "regmix_mixture": "RegMix, 1M and 60M: unseen mixtures",
     "regmix_scale": "RegMix, 1M to 60M",
+    "pile4_mixture": "`pile4`, 90M to 440M: unseen mixtures",
+    "pile4_scale": "`pile4`, 90M and 200M to 440M",
 }
 BY_FOLD = ("slim_one_size", "slim_each_scale")
 ORDER = ["transfer", "regression", "quantization", *LAWS]
@@ -133,7 +135,7 @@ def intervals() -> str:
     lines = lines[lines["model_version"] == newest]
     lines = lines.assign(fold=np.where(lines["study"].isin(BY_FOLD), " " + lines["fold"], ""))
     rows = [["study", "folds", "misfit", "MRE", "MRE, weight > 0", "CRPS", "coverage", "width",
-             "coverage of the mean", "of differences", "worst R-hat"]]  # fmt: skip
+             "coverage of the mean", "of differences", "worst R-hat", "version"]]  # fmt: skip
     groups = lines.groupby(["study", "fold", "checkpoints", "discrepancy"], sort=False)
     for (study, fold, checkpoints, misfit), some in groups:
         mean = some.mean(numeric_only=True)
@@ -143,7 +145,7 @@ def intervals() -> str:
         rows.append(
             [name, str(len(some)), "with" if misfit else "without", shown(mean["mre"]),
              shown(mean["mre_pos"]), shown(mean["crps"], 4), covered[0], shown(mean["width"], 1),
-             *covered[1:], shown(some["r_hat"].max(), 3)]
+             *covered[1:], shown(some["r_hat"].max(), 3), str(some["model_version"].max())]
         )  # fmt: skip
     return markdown(rows)
 

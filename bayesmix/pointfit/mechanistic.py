@@ -2,7 +2,7 @@
 
 All components share the capacity competition, and are fitted together by multi-start L-BFGS-B
 with the exact gradients of `bayesmix.law`. The terms are searched by their size at a reference
-point, which separates scales from exponents.
+point, which separates scales from exponents. ``fade`` is 1, as in the paper.
 """
 
 from collections.abc import Callable, Mapping, Sequence
