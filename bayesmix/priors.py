@@ -178,7 +178,8 @@ def default_priors(n_params: float, n_tokens: float) -> dict[str, Prior]:
         # and of the law's slope where all runs are of one N, or of one D, in log loss an e-fold:
         # `benchmarks/slopes.py` finds 0 to 0.06 for N on three labs' swarms, and for D on one of
         # them 0.06 to 0.15
-        "slope_scale": LogNormal(math.log(0.02), 1.0),
+        # a light tail: a slope off by 0.4 for 7 e-folds would be the mean of all draws
+        "slope_scale": Gamma(1.5, 45.0),
         # logit of its correlation over components
         "discrepancy_correlation": Normal(0.5, 1.0),
         # logit of the share of sigma^2 that repeated runs have in common: misfit, not seed
