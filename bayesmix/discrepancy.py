@@ -158,11 +158,15 @@ def evidence(runs: Runs) -> str:
         said = "the prior's: one pair of them does not show it."
     else:
         said = f"the prior's: {n_cells} pairs of them do not show it."
-    along = [np.abs(direction) > _AXIS for direction in cells.unseen.T]
-    one = " and ".join(name for axis, name in enumerate("ND") if any(a[axis] for a in along))
-    slope = f" Runs of one {one} do not show the slope over it." if one else ""
-    if not all(axes.any() for axes in along):
-        slope = " N and D rise together: runs do not show what each does alone."
+    slope = ""
+    if cells.unseen.size:
+        along = abs(cells.unseen).max(axis=1) > _AXIS
+        one = " and ".join(name for name, on in zip("ND", along, strict=True) if on)
+        if cells.unseen.shape[1] == 2:
+            one = "N and D"
+        slope = f" Runs of one {one} do not show the slope over it."
+        if not one:
+            slope = " N and D rise together: runs do not show what each does alone."
     return f"The scale of the law's misfit over N and D is {said}{slope}"
 
 

@@ -115,6 +115,10 @@ def test_the_source_of_the_misfit_is_said(fit) -> None:
     assert "is the prior's: one pair of them does not show it" in evidence(one)
     assert evidence(one).endswith("Runs of one N and D do not show the slope over it.")
     assert "slope" not in evidence(fit.runs)
+    nearly = fit.runs.frame.drop_duplicates("run_id").assign(n_params=1e8, n_tokens=2e9)
+    nearly.loc[nearly.index[0], ["n_params", "n_tokens"]] *= 1.01
+    nearly = bm.runs_from_frame(nearly)
+    assert evidence(nearly).endswith("Runs of one N and D do not show the slope over it.")
     along = fit.runs.frame.assign(n_tokens=20 * fit.runs.frame["n_params"])
     along = bm.runs_from_frame(along.drop_duplicates(["run_id", "n_params"]))
     assert "N and D rise together: runs do not show what each does alone." in evidence(along)
