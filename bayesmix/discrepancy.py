@@ -28,11 +28,11 @@ import numpy as np
 from bayesmix.runs import Runs
 
 SAME_SCALE = 0.02  # rows of one N whose log D differ by less were evaluated at one scale
-_HALF_WEIGHT = 0.5  # e-folds before a run's end at which a cell counts half in the regression
+_HALF_WEIGHT = 0.5  # e-folds to the last D of an N at which a cell counts half in the regression
 # e-folds, the root of the sum of squares over cells: what an offset does to a slope over less is
 # beyond what `slope_scale` allows for
 _SEEN = 0.2
-_DECIMALS = 9  # of a log N
+_SAME_SIZE = 1e-9
 _AXIS = 0.99  # cosine to an axis from which a direction is called by its name
 _ROUNDING = 1e-9
 
@@ -47,13 +47,17 @@ class Scales:
         log N (parameters) and log D (tokens) of the cells.
     row_cell : array, shape (R,)
         Cell of each row of the swarm.
-    to_go : array, shape (M,)
-        E-folds of D from each cell to the last of its N.
     """
 
     log_scale: np.ndarray
     row_cell: np.ndarray
-    to_go: np.ndarray
+
+    @property
+    def to_go(self) -> np.ndarray:
+        """E-folds of D from each cell to the last of its N, shape (M,)."""
+        same_n = abs(self.log_scale[:, :1] - self.log_scale[:, 0]) <= _SAME_SIZE
+        last = np.where(same_n, self.log_scale[:, 1], -np.inf).max(axis=1)
+        return last - self.log_scale[:, 1]
 
     @property
     def _weight(self) -> np.ndarray:
@@ -91,7 +95,7 @@ class Scales:
     def fitted(self, log_scale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Whether other scales are cells, and the cell of those that are, both of shape (R,)."""
         gap = abs(log_scale[:, None, :] - self.log_scale[None, :, :])
-        same = (gap[:, :, 0] <= 10.0**-_DECIMALS) & (gap[:, :, 1] <= SAME_SCALE)
+        same = (gap[:, :, 0] <= _SAME_SIZE) & (gap[:, :, 1] <= SAME_SCALE)
         return same.any(axis=1), np.where(same, gap[:, :, 1], np.inf).argmin(axis=1)
 
     def offset_bases(self) -> dict[str, np.ndarray]:
@@ -113,7 +117,7 @@ def scales(runs: Runs) -> Scales:
     (6, 2)
     """
     log_n, log_d = np.log(runs.n_params.values), np.log(runs.n_tokens.values)
-    size, size_of_row = np.unique(log_n.round(_DECIMALS), return_inverse=True)
+    size, size_of_row = np.unique((log_n / _SAME_SIZE).round(), return_inverse=True)
     row_cell = np.empty(len(log_n), dtype=int)
     n_cells = 0
     for s in range(len(size)):
@@ -122,11 +126,7 @@ def scales(runs: Runs) -> Scales:
         n_cells = row_cell[rows].max() + 1
     count = np.bincount(row_cell)
     centres = [np.bincount(row_cell, values) / count for values in (log_n, log_d)]
-    last = np.full(len(size), -np.inf)
-    size_of_cell = size_of_row[np.unique(row_cell, return_index=True)[1]]
-    np.maximum.at(last, size_of_cell, centres[1])
-    to_go = last[size_of_cell] - centres[1]
-    return Scales(np.column_stack(centres), row_cell, to_go)
+    return Scales(np.column_stack(centres), row_cell)
 
 
 def _groups(values: np.ndarray) -> np.ndarray:

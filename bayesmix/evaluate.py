@@ -1,5 +1,6 @@
 """Laws refitted without some runs, and scored on those: one call, one table."""
 
+import operator
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -103,9 +104,9 @@ def evaluate(
         raise ValueError("there is no law to evaluate")
     if bootstrap < 0:
         raise ValueError(f"bootstrap must be 0 or more, got {bootstrap}")
-    # numbers of NumPy are no part of a file's name
+    # numbers of NumPy have no place in JSON, which names a file
     counts = {"draws": draws, "tune": tune, "chains": chains, "seed": seed, "bootstrap": bootstrap}
-    options: dict[str, Any] = {name: int(count) for name, count in counts.items()}
+    options: dict[str, Any] = {name: operator.index(count) for name, count in counts.items()}
     options["discrepancy"] = bool(discrepancy)
     settings = {label: _settings(law, options) for label, law in named.items()}
     seen = np.isfinite(runs.losses.values).any(axis=0)

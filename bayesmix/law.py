@@ -37,6 +37,25 @@ LAWS: Mapping[str, Variant] = {
     "transfer": Variant(noise=True, transfer=True, head=True),
 }
 
+
+def variant(law: str) -> Variant:
+    """The variant of a name in `LAWS`.
+
+    Raises
+    ------
+    ValueError
+        If there is none.
+
+    Examples
+    --------
+    >>> variant("regression").transfer
+    False
+    """
+    if law not in LAWS:
+        raise ValueError(f"unknown law {law!r}; valid names: {', '.join(LAWS)}")
+    return LAWS[law]
+
+
 # order of the kernel's parameters; C components (domains, then targets), K domains
 PARAMETERS = ("E", "log_c", "b", "log_A", "a", "tau", "log_G", "g", "log_Q", "q", "log_H", "fade")
 

@@ -91,9 +91,7 @@ def build_model(
         If the law, a prior's name or a domain in a group is unknown, or there are groups and the
         law has no transfer.
     """
-    if law not in laws.LAWS:
-        raise ValueError(f"unknown law {law!r}; valid names: {', '.join(laws.LAWS)}")
-    variant = laws.LAWS[law]
+    variant = laws.variant(law)
     pair = transfer_pairs(runs.domains, groups or {})
     if groups and not variant.transfer:
         raise ValueError(f"groups are of tau, which law {law!r} has not")

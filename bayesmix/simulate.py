@@ -97,9 +97,7 @@ def draw_parameters(
     >>> draw_parameters(["web", "code"], law="quantization").sizes
     Frozen({'component': 2, 'domain': 2})
     """
-    if law not in laws.LAWS:
-        raise ValueError(f"unknown law {law!r}; valid names: {', '.join(laws.LAWS)}")
-    variant = laws.LAWS[law]
+    variant = laws.variant(law)
     rng = stream(seed, "parameters")
     n_domains, n_targets = len(domains), len(targets)
     n_components = n_domains + n_targets

@@ -174,8 +174,8 @@ def test_candidates_that_repeat_each_other_share_their_misfit():
     drawn = np.log([look.simulated(3, [0, 1], rng) for _ in range(4000)])
     error = drawn - look.log_losses[3, :2]
     for i in range(3):
-        # of 4,000 pairs with heavy tails
-        assert np.corrcoef(error[:, :, i].T)[0, 1] == pytest.approx(0.8, abs=0.05)
+        # of 4,000 pairs with heavy tails: measured to 0.01
+        assert np.corrcoef(error[:, :, i].T)[0, 1] == pytest.approx(0.8, abs=0.02)
 
 
 def test_losses_are_predictions_and_share_the_targets_misfit():

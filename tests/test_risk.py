@@ -255,8 +255,8 @@ def test_an_optimum_can_be_beaten_by_what_is_near_it(fit):
         (of.values(mean.weights.values + size * moves(400)) < base).mean(axis=0).max()
         for size in (1e-4, 1e-3, 1e-2)
     ]
-    # smoothing a chance over 200 draws gives up less than its standard error, 0.035
-    assert rec.risk_value >= max(chances) - np.sqrt(0.25 / 200)
+    # what the smoothing of a chance over 200 draws gives up: measured 0.02, and a draw is 0.005
+    assert rec.risk_value >= max(chances) - 0.026
     assert rec.risk_value > 0.5
     assert rec.convergence["residual"] < 1e-6
     assert not any("stopped short" in warning for warning in rec.warnings)
@@ -269,10 +269,10 @@ def test_what_a_constraint_costs_of_a_chance(fit):
         for limit in limits
     ]
     prices = [rec.constraints["price"].item() for rec in found]
-    assert min(prices) > 1
-    # what loosening the bound brings is the area under its price, but for the kernel
+    assert min(prices) > 2
+    # what loosening the bound brings is the area under its price, but for the kernel: by 0.010
     bought = found[-1].risk_value - found[0].risk_value
-    assert np.trapezoid(prices, limits) == pytest.approx(bought, abs=np.sqrt(0.25 / 200))
+    assert np.trapezoid(prices, limits) == pytest.approx(bought, abs=0.016)
     assert f"at {prices[0]:.4f} of the chance per unit" in repr(found[0])
 
 
