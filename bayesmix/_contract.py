@@ -55,12 +55,18 @@ def validate(
         table.note("options", f"weight_resolution {weight_resolution} is not between 0 and 0.05")
     raise_problems(table)
 
+    if parted := _part_by_seed(frame):
+        warn(
+            f"{table.source}: rows of one run_id with several seeds are taken for runs of their "
+            f"own, named <run_id>_s<seed>: {shorten([*map(repr, parted)])}"
+        )
     if unknown := [name for name in table.columns if name not in frame]:
         warn(f"{table.source}: ignored unknown columns: {shorten([*map(repr, unknown)])}")
     mixtures = renormalise(mixtures, table.source)
     frame[weights] = mixtures
-    # within what is taken for equal: a split by size shall not part a run
-    frame["n_params"] = frame.groupby("run_id", sort=False)["n_params"].transform("first")
+    # within what is taken for equal: neither a split by size nor rounding shall part a run
+    same = ["n_params", *weights]
+    frame[same] = frame.groupby("run_id", sort=False)[same].transform("first")
     doubled = _doubled(frame, observed)
     if doubled.any():
         warn(f"{table.source}: dropped {doubled.sum()} duplicate rows (checkpoints logged twice)")
@@ -114,6 +120,17 @@ def _check_columns(table: Table, weights: list[str], losses: list[str], targets:
             table.note("columns", f"column {name!r}: {label!r} cannot be a name")
 
 
+def _part_by_seed(frame: pd.DataFrame) -> list[str]:
+    """Make each seed of a run a run, in place; give the names of the runs that had several."""
+    if "seed" not in frame:
+        return []
+    several = frame.groupby("run_id")["seed"].transform("nunique") > 1
+    parted = frame.loc[several, "run_id"]
+    seeds = frame.loc[several, "seed"].astype("string").fillna("")
+    frame.loc[several, "run_id"] = parted + "_s" + seeds
+    return list(parted.unique())
+
+
 def _check_runs(
     table: Table, frame: pd.DataFrame, mixtures: np.ndarray, weights: list[str]
 ) -> None:
@@ -122,16 +139,18 @@ def _check_runs(
     origin = position.groupby(frame["run_id"]).transform("min").to_numpy(dtype=int)
     with np.errstate(invalid="ignore"):  # rows of zeros are a problem noted elsewhere
         shares = mixtures / mixtures.sum(axis=1, keepdims=True)
+    # of weights what is shown is what is compared, each over the sum of its row
+    compared = {"n_params": frame["n_params"], **dict(zip(weights, shares.T, strict=True))}
     values = np.column_stack([np.log(frame["n_params"]), shares])
     differs = (np.abs(values - values[origin]) > 1e-6) & (frame[["run_id"]] != "").to_numpy()
     for name, rows in zip(["n_params", *weights], differs.T, strict=True):
-        column = frame[name]
+        column = compared[name]
         for row in np.flatnonzero(rows):
             first = origin[row]
             table.note(
                 "rows that contradict their run",
-                f"column {name!r}, row {row + 1}: {column[row]:g}, but {column[first]:g} in row "
-                f"{first + 1} of the same run {frame['run_id'][row]!r}",
+                f"column {name!r}, row {row + 1}: {column[row]:.10g}, but {column[first]:.10g} in "
+                f"row {first + 1} of the same run {frame['run_id'][row]!r}",
             )
 
 

@@ -17,6 +17,7 @@ SHOWN = 10  # problems of one kind that a message lists
 _NOISE = 1e-9  # floating-point noise allowed around a limit
 _BLANKS = {"", "nan", "na", "n/a", "null", "none", "<na>"}
 _PARQUET = {".parquet", ".pq"}
+_SHORT = {"float16", "float32"}
 
 type PathLike = str | os.PathLike[str]
 
@@ -163,7 +164,11 @@ class Table:
         if column not in self._cells:
             self.note("missing columns", f"column {column!r} is missing")
             return [None] * len(self)
-        return self._cells[column].tolist()
+        cells = self._cells[column]
+        kind = str(cells.dtype).lower()  # NumPy's own, or pandas' with missing values
+        if kind in _SHORT:  # its shortest decimal: the number that was written
+            return [float(str(cell)) for cell in cells.to_numpy(kind, na_value=np.nan)]
+        return cells.tolist()
 
     def text(self, column: str, *, blank_allowed: bool = False) -> list[str]:
         """Cells of a column as stripped text, empty where blank."""
@@ -316,7 +321,10 @@ def read_table(path: PathLike) -> Table:
                 f"{path}: cannot be read as Parquet: {str(error).splitlines()[0]}"
             ) from None
         if frame.index.names != [None]:  # pandas keeps a named index apart from the columns
-            frame = frame.reset_index()
+            known = [name for name in frame.index.names if name in frame.columns]
+            frame = frame.reset_index(known, drop=True).reset_index(
+                drop=len(known) == frame.index.nlevels
+            )
         return Table(str(path), frame)
     read_text(path)
     try:

@@ -6,11 +6,13 @@ positive by construction (Dai & Zheng, arXiv 2606.08167, Theorem 4.1).
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import pymc as pm
 import pytensor.tensor as pt
+from pytensor.graph.traversal import ancestors
+from pytensor.tensor.variable import TensorVariable
 
 from bayesmix import law as laws
 from bayesmix import noise, ops
@@ -88,10 +90,14 @@ def build_model(
     Raises
     ------
     ValueError
-        If the law, a prior's name or a domain in a group is unknown, or there are groups and the
-        law has no transfer.
+        If the law, a prior's name or a domain in a group is unknown, there are groups and the
+        law has no transfer, or a row is there twice (as in a sample with replacement).
     """
     variant = laws.variant(law)
+    if (twice := runs.frame.duplicated()).any():
+        raise ValueError(
+            f"{twice.sum()} rows repeat others in everything: they would count as evidence twice"
+        )
     pair = transfer_pairs(runs.domains, groups or {})
     if groups and not variant.transfer:
         raise ValueError(f"groups are of tau, which law {law!r} has not")
@@ -121,12 +127,19 @@ def build_model(
 
 def structure(model: pm.Model) -> tuple:
     """Equal for two models of `build_model` that differ in nothing but their data."""
-    # constants among a variable's inputs are the parameters of its prior
     variables = tuple(
-        (v.name, *(str(x.data) for x in v.owner.inputs if isinstance(x, pt.TensorConstant)))
+        (v.name, type(v.owner.op).__name__, *_prior_numbers(v, model.free_RVs))
         for v in model.free_RVs
     )
     return layout(model), variables
+
+
+def _prior_numbers(variable: TensorVariable, others: Sequence[TensorVariable]) -> Iterator[bytes]:
+    """The constants of a variable's prior, as far up as other variables: a rate is inverted."""
+    above = [other for other in others if other is not variable]
+    for found in ancestors([variable], blockers=above):
+        if isinstance(found, pt.TensorConstant):
+            yield np.asarray(found.data).tobytes()
 
 
 def _pooled(name: str, prior: Mapping[str, Prior], dims: str, *, informed: bool):
@@ -416,7 +429,7 @@ def run_trend(runs: Runs) -> np.ndarray:
 
 def repeats(runs: Runs) -> np.ndarray:
     """Code of the (mixture, N) of each row, shape (R,): equal where a run is repeated."""
-    points = np.column_stack([runs.weights.values, np.log(runs.n_params.values)]).round(9)
+    points = np.column_stack([runs.weights.values, np.log(runs.n_params.values)]).round(6)
     return np.unique(points, axis=0, return_inverse=True)[1].reshape(-1)
 
 

@@ -91,7 +91,8 @@ def default_priors(n_params: float, n_tokens: float) -> dict[str, Prior]:
 
     How a loss splits at the reference comes from the scaling-law literature: of Chinchilla's
     N-term half is put to capacity competition and half to the shared head, of its D-term half to
-    data noise and half to the head. All else is scale-free.
+    data noise and half to the head. All else is scale-free. One is not here and stays: the tau of a
+    target are on the simplex, Dirichlet(1), since no tau of its own fixes their scale.
 
     Parameters
     ----------

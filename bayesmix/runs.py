@@ -9,7 +9,7 @@ import html
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -345,7 +345,9 @@ def write_runs(runs: Runs, path: PathLike) -> None:
             runs._frame.to_csv(temporary, index=False)
 
 
-def read_mixtures(path: PathLike, domains: Sequence[str]) -> pd.DataFrame:
+def read_mixtures(
+    path: PathLike, domains: Sequence[str], *, unused: Collection[str] = ()
+) -> pd.DataFrame:
     """Read mixtures at which to predict, from a CSV or Parquet file.
 
     Parameters
@@ -353,6 +355,8 @@ def read_mixtures(path: PathLike, domains: Sequence[str]) -> pd.DataFrame:
     path : path-like
     domains : sequence of str
         Each needs a column `weight_<domain>`.
+    unused : collection of str
+        Of `n_params` and `n_tokens` what is known from elsewhere: not checked then.
 
     Returns
     -------
@@ -373,7 +377,7 @@ def read_mixtures(path: PathLike, domains: Sequence[str]) -> pd.DataFrame:
     weights = table.mixtures(names)
     others: dict[str, Any] = {
         name: table.numbers(name, low=0, above=True)
-        if name in ("n_params", "n_tokens")
+        if name in {"n_params", "n_tokens"}.difference(unused)
         else table.cells(name)
         for name in table.columns
         if name and not name.startswith("weight_")

@@ -12,7 +12,15 @@ from bayesmix import law as laws
 from bayesmix import model as models
 from bayesmix.discrepancy import scales
 from bayesmix.draws import law_draws
-from bayesmix.priors import EXPONENT_MAX, LogNormal, Normal, default_priors, replace_priors
+from bayesmix.priors import (
+    EXPONENT_MAX,
+    Gamma,
+    LogNormal,
+    Normal,
+    Prior,
+    default_priors,
+    replace_priors,
+)
 
 DOMAINS, TARGETS = ("code", "web", "books"), ("exam",)
 # a few draws cost less than compiling the graph well
@@ -249,15 +257,29 @@ def test_shared_and_own_noise_make_the_scale_of_a_component() -> None:
     np.testing.assert_allclose(common / sigma, np.exp(mean + spread * z), rtol=1e-12)
 
 
+def test_rows_that_are_there_twice_are_no_evidence_twice() -> None:
+    runs = _runs()
+    with pytest.raises(ValueError, match="1 rows repeat others in everything"):
+        models.build_model(runs.select([*range(len(runs)), 2]))
+
+
 def test_models_of_one_structure_differ_in_data_alone() -> None:
     runs = _runs()
     moved = runs.frame.assign(loss_code=runs.frame["loss_code"] * 1.1)
     one = models.structure(models.build_model(runs))
     assert models.structure(models.build_model(bm.runs_from_frame(moved))) == one
     longer = models.build_model(_runs(checkpoints=2))
-    wider = models.build_model(runs, priors={"g": Normal(0.0, 2.0)})
     other = models.build_model(runs, "regression")
-    assert len({one, *map(models.structure, (longer, wider, other))}) == 4
+    priors: list[dict[str, Prior]] = [
+        {"g": Normal(0.0, 2.0)},
+        # PyMC inverts a rate before the distribution sees it
+        {"dof_excess": Gamma(2.0, 1.0)},
+        {"dof_excess": Gamma(2.0, 3.0)},
+        {"tau_spread": LogNormal(0.3, 0.25)},
+        {"tau_spread": Normal(0.3, 0.25)},
+    ]
+    wider = [models.build_model(runs, priors=replaced) for replaced in priors]
+    assert len({one, *map(models.structure, (longer, other, *wider))}) == 3 + len(priors)
 
 
 def test_a_domain_without_losses_still_has_a_level() -> None:

@@ -130,6 +130,16 @@ def test_only_losses_can_be_differentiated():
         pytensor.grad(loss.sum() + log_x.sum(), variables["E"])
 
 
+def test_the_noise_gives_no_second_derivative():
+    arguments = [pt.dmatrix(), pt.dmatrix(), pt.dvector(), pt.dmatrix()]
+    arguments += [pt.dvector() for _ in range(4)] + [pt.dscalar(), pt.dscalar()]
+    assert len(arguments) == ops.N_NOISE
+    constant = [pt.dmatrix(), pt.dmatrix(), *(pt.lvector() for _ in range(5))]
+    value, by_loss, *_ = ops.NoiseOp()(*arguments, *constant)
+    with pytest.raises(NotImplementedError, match="only the log likelihood"):
+        pytensor.grad(value + by_loss.sum(), arguments[0])
+
+
 REFERENCE = {
     "b": np.array([0.1, 0.4, 0.3, 0.6]),
     "log_capacity": np.log([0.2, 0.8, 0.01, 0.6]),

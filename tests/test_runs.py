@@ -278,8 +278,46 @@ def test_of_exact_duplicates_the_first_stays():
 def test_a_checkpoint_near_another_with_other_losses_stays():
     frame = runs_from_frame(cells()).frame
     near = frame.iloc[:1].assign(n_tokens=2.001e9, loss_web=3.0999)
-    seed = frame.iloc[:1].assign(n_tokens=2.001e9, seed=9)
-    assert len(runs_from_frame(pd.concat([frame, near, seed]))) == 5
+    assert len(runs_from_frame(pd.concat([frame, near]))) == 4
+
+
+def test_seeds_under_one_run_id_are_runs_of_their_own():
+    """As checkpoints of one run, `last` would keep the seed with the most tokens."""
+    frame = runs_from_frame(cells()).frame.iloc[[1, 1, 1, 2]]
+    frame = frame.assign(seed=[0, 1, 2, 5], n_tokens=[2e9, 2.001e9, 2e9, 4e9])
+    frame["loss_web"] *= [1.0, 1.01, 0.99, 1.0]
+    one, other = frame["run_id"].iloc[[0, 3]]
+    with pytest.warns(RunsWarning, match=f"one run_id with several seeds .* '{one}'"):
+        runs = runs_from_frame(frame)
+    assert runs.run_ids.values.tolist() == [f"{one}_s{seed}" for seed in range(3)] + [other]
+    assert len(runs.checkpoints("last")) == 4
+    assert runs_from_frame(runs.frame) == runs
+    frame.loc[frame["seed"] == 1, ["weight_web", "weight_code"]] = [0.35, 0.65]
+    with pytest.raises(RunsError, match=f"of the same run '{one}'"):
+        runs_from_frame(frame)
+
+
+def test_rounding_does_not_part_the_checkpoints_of_a_run():
+    frame = runs_from_frame(cells()).frame
+    frame.loc[1, ["weight_web", "weight_code"]] += [2e-9, -2e-9]
+    runs = runs_from_frame(frame)
+    assert (runs.weights.values[0] == runs.weights.values[1]).all()
+    assert (runs.weights.values[0] != runs.weights.values[2]).any()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "Float32"])
+def test_single_precision_is_read_as_it_was_printed(dtype):
+    """Widened, 0.333 is no number of three decimals, and its zeros are none that were printed."""
+    printed = np.array([[0.333, 0.668, 0.0], [0.214, 0.417, 0.368], [0.25, 0.35, 0.4]])
+    frame = pd.DataFrame(printed, columns=["weight_a", "weight_b", "weight_c"])
+    frame = frame.assign(run_id=list("xyz"), n_params=1e8, n_tokens=2e9, loss_a=[3.1, 3.2, 3.3])
+    numbers = frame.columns.drop("run_id")
+    with pytest.warns(RunsWarning, match="renormalised"):
+        double = runs_from_frame(frame)
+    with pytest.warns(RunsWarning, match="renormalised"):
+        single = runs_from_frame(frame.astype(dict.fromkeys(numbers, dtype)))
+    assert single == double
+    assert single.weight_resolution == 0.0005
 
 
 def test_hash_and_equality():
@@ -530,6 +568,11 @@ def test_parquet_with_a_named_index(tmp_path):
     frame = runs_from_frame(cells()).frame
     frame.set_index("run_id").to_parquet(tmp_path / "swarm.parquet")
     assert read_runs(tmp_path / "swarm.parquet") == runs_from_frame(frame)
+    frame.set_index(["run_id", "n_tokens"], drop=False).to_parquet(tmp_path / "both.parquet")
+    assert read_runs(tmp_path / "both.parquet") == runs_from_frame(frame)
+    mixed = frame.set_index("run_id", drop=False).set_index("seed", append=True)
+    mixed.to_parquet(tmp_path / "mixed.parquet")
+    assert read_runs(tmp_path / "mixed.parquet") == runs_from_frame(frame)
 
 
 @pytest.mark.parametrize(

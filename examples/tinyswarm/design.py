@@ -64,7 +64,7 @@ def largest_remainder(shares: np.ndarray, total: int) -> np.ndarray:
 
 
 def printed(shares: np.ndarray) -> tuple[float, ...]:
-    """A mixture in ten-thousandths that sum to 1: what is trained is what is written down."""
+    """A mixture in ten-thousandths that sum to 1; trained to within one window of the run."""
     return tuple((largest_remainder(shares, 10_000) / 10_000).tolist())
 
 

@@ -96,12 +96,16 @@ def train_all(runs: list[Run], out: Path, cache: Path, workers: int) -> None:
     print(f"{len(done)} runs done, {len(waiting)} to train", flush=True)
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=spawn) as pool, out.open("a") as log:
-        for future in as_completed([pool.submit(train_run, run, cache) for run in waiting]):
-            line = future.result()
-            log.write(json.dumps(line) + "\n")
-            log.flush()
-            mean = np.mean(list(line["losses"].values()))
-            print(f"{line['run_id']:28} {mean:.4f} {line['core_seconds']:6.1f} s", flush=True)
+        try:
+            for future in as_completed([pool.submit(train_run, run, cache) for run in waiting]):
+                line = future.result()
+                log.write(json.dumps(line) + "\n")
+                log.flush()
+                mean = np.mean(list(line["losses"].values()))
+                print(f"{line['run_id']:28} {mean:.4f} {line['core_seconds']:6.1f} s", flush=True)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)  # no line would be kept of what is waiting
+            raise
 
 
 def main() -> None:
