@@ -3,7 +3,7 @@
 import signal
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -14,6 +14,10 @@ import typer
 
 class BadInputError(ValueError):
     """An argument that cannot be used."""
+
+
+class InterruptedCommand(Exception):
+    """An interrupt that leaves something: the message says what."""
 
 
 def complain(kind: str, message: str) -> None:
@@ -32,9 +36,7 @@ def check_out(out: Path, *inputs: Path) -> None:
 def check_folder(out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise BadInputError(f"{out}: a file, not a directory")
-    _check_writable(out.parent)
-    if out.exists():
-        _check_writable(out)
+    _check_writable(out if out.exists() else out.parent)
 
 
 def _check_writable(folder: Path) -> None:
@@ -63,6 +65,27 @@ def plain_warnings() -> Iterator[None]:
 
         warnings.showwarning = show
         yield
+
+
+@contextmanager
+def rows_done(total: int) -> Iterator[Callable[[int], None]]:
+    """A progress bar of rows on a terminal; what is given counts some as done."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("rows", total=total)
+        yield lambda count: bar.advance(task, count)
+
+
+@contextmanager
+def leaving(said: str) -> Iterator[None]:
+    """Have an interrupt say what it leaves."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise InterruptedCommand(said) from None
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import xarray as xr
 
@@ -153,13 +154,15 @@ def per_cost(value: pd.Series, flops: pd.Series) -> pd.Series:
 
 
 def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Lines in plain types; plain JSON has no NaN."""
+    """Lines in plain types; plain JSON has no NaN, and what it has no type for is text."""
 
     def plain(value: Any) -> Any:
-        value = value.item() if hasattr(value, "item") else value
-        if value is pd.NA or (isinstance(value, float) and not math.isfinite(value)):
+        value = value.item() if isinstance(value, np.generic) else value
+        if value is pd.NA or value is pd.NaT:
             return None
-        return value
+        if isinstance(value, float) and not math.isfinite(value):
+            return None
+        return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
     return [
         {str(name): plain(value) for name, value in row.items()} for row in table.to_dict("records")

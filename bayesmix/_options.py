@@ -39,6 +39,14 @@ MaybeSize = Annotated[
 MaybeHorizon = Annotated[
     float | None, typer.Option(parser=positive, metavar="D", help="Tokens: 1.4e11.")
 ]
+WeightResolution = Annotated[
+    float | None,
+    typer.Option(
+        metavar="R",
+        help="Weights below it were printed as 0, half a unit of their last decimal; 0: zeros are "
+        "exact. Inferred by default.",
+    ),
+]
 FitFile = Annotated[Path, typer.Argument(metavar="FIT.nc", help="What `bayesmix fit` wrote.")]
 ObjectiveFile = Annotated[
     Path | None,

@@ -1,7 +1,8 @@
 """The commands, thin: check, read, call, write, and say what happened.
 
 Exit codes: 0 done; 2 bad input, nothing written; 3 (`fit`, `evaluate`, `demo`) done, but the
-sampler's diagnostics failed; 130 interrupted, nothing written.
+sampler's diagnostics failed; 130 interrupted, and standard error says what is left: nothing, or
+the refits of `evaluate --resume`, or a fit that was written before.
 """
 
 import sys
@@ -16,11 +17,14 @@ from typer.exceptions import TyperException
 from bayesmix._cli_data import data, import_
 from bayesmix._console import (
     BadInputError,
+    InterruptedCommand,
     check_folder,
     check_out,
     complain,
     interruptible,
+    leaving,
     plain_warnings,
+    rows_done,
 )
 from bayesmix._options import (
     ConstraintsFile,
@@ -30,6 +34,7 @@ from bayesmix._options import (
     MaybeSize,
     ObjectiveFile,
     Size,
+    WeightResolution,
     probability,
     show_table,
 )
@@ -68,6 +73,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = app(arguments, prog_name="bayesmix", standalone_mode=False)
     except KeyboardInterrupt:
         code = 130
+    except InterruptedCommand as error:
+        complain("error", f"interrupted; {error}")
+        return 130
     except TyperException as error:
         complain("error", error.format_message())
         return error.exit_code
@@ -119,6 +127,7 @@ def fit(
     where: Annotated[
         str | None, typer.Option(metavar="EXPR", help="Rows to fit, as in 'n_params < 4e8'.")
     ] = None,
+    weight_resolution: WeightResolution = None,
     quiet: Annotated[
         bool, typer.Option("--quiet", help="Say nothing but warnings and errors.")
     ] = False,
@@ -134,7 +143,7 @@ def fit(
     if law not in LAWS:
         raise BadInputError(f"unknown law {law!r}; valid names: {', '.join(LAWS)}")
     with plain_warnings():
-        swarm = read_runs(runs)
+        swarm = read_runs(runs, weight_resolution=weight_resolution)
     if where is not None:
         swarm = swarm.where(where)
     swarm = swarm.checkpoints(checkpoints)
@@ -153,13 +162,14 @@ def fit(
         )
     diagnosis = fitted.diagnose()
     fitted.save(out)
-    if diagnosis.passed:
-        say(f"The {law} law is fitted. {diagnosis.text}")
-    else:
-        complain("warning", f"the sampler's diagnostics failed. {diagnosis.text}")
-    say(evidence(swarm))
-    say(noise_sentence(fitted))
-    say(f"wrote {out}")
+    with leaving(f"{out} was written"):
+        if diagnosis.passed:
+            say(f"The {law} law is fitted. {diagnosis.text}")
+        else:
+            complain("warning", f"the sampler's diagnostics failed. {diagnosis.text}")
+        say(evidence(swarm))
+        say(noise_sentence(fitted))
+        say(f"wrote {out}")
     return 0 if diagnosis.passed else NOT_CONVERGED
 
 
@@ -184,22 +194,26 @@ def predict(
     from bayesmix._cautions import beyond
     from bayesmix._files import atomic_path
     from bayesmix.fit import load
-    from bayesmix.predict import predict as predict_losses
+    from bayesmix.predict import below_floor, summaries
     from bayesmix.runs import read_mixtures
 
     fitted = load(fit)
+    scales = {"n_params": n_params, "n_tokens": n_tokens}
+    given = {name: value for name, value in scales.items() if value is not None}
     with plain_warnings():
-        table = read_mixtures(mixtures, fitted.runs.domains)
-    for name, value in {"n_params": n_params, "n_tokens": n_tokens}.items():
-        if value is None and name not in table:
+        table = read_mixtures(mixtures, fitted.runs.domains, unused=given).assign(**given)
+    for name in scales:
+        if name not in table:
             option = f"--{name.replace('_', '-')}"
             raise BadInputError(f"{mixtures}: no column {name!r}, and no {option} is given")
     _warn_of_diagnostics(fitted, fit)
-    prediction = predict_losses(fitted, table, n_params, n_tokens, discrepancy=not no_discrepancy)
-    with atomic_path(out) as temporary:
-        prediction.summary(prob).to_csv(temporary, index=False)
-    asked = prediction.mixtures
-    for sentence in beyond(fitted, asked["n_params"].to_numpy(), asked["n_tokens"].to_numpy()):
+    with atomic_path(out) as temporary, rows_done(len(table)) as advance:
+        for block in summaries(fitted, table, prob=prob, discrepancy=not no_discrepancy):
+            # a heading above the first block alone
+            block.to_csv(temporary, index=False, mode="a", header=not temporary.exists())
+            advance(block["row"].nunique())
+    sizes, horizons = table["n_params"].to_numpy(), table["n_tokens"].to_numpy()
+    for sentence in (*beyond(fitted, sizes, horizons), *below_floor(fitted, sizes)):
         complain("warning", sentence)
     typer.echo(f"wrote {out}: {len(table)} mixtures, {100 * prob:g}% equal-tailed intervals")
 
@@ -267,7 +281,7 @@ def design(
     objective: ObjectiveFile = None,
     constraints: ConstraintsFile = None,
     batch: Annotated[int, typer.Option(min=1, help="Most runs to choose.")] = 8,
-    draws: Annotated[int, typer.Option(min=1, help="Posterior draws to use.")] = 1000,
+    draws: Annotated[int, typer.Option(min=100, help="Posterior draws to use.")] = 1000,
     seed: Annotated[int, typer.Option(min=0)] = 0,
 ) -> None:
     """Say which runs to train next, for a decision at a given size and horizon."""
@@ -347,6 +361,7 @@ def evaluate(
     where: Annotated[
         str | None, typer.Option(metavar="EXPR", help="Rows to use, as in 'n_params < 4e8'.")
     ] = None,
+    weight_resolution: WeightResolution = None,
     no_discrepancy: Annotated[
         bool, typer.Option("--no-discrepancy", help="Leave out the law's own misfit.")
     ] = False,
@@ -373,11 +388,12 @@ def evaluate(
 
     splits = {split.name: split for split in (ByMixture(folds, seed), ByScale(), LargestScale())}
     with plain_warnings():
-        swarm = read_runs(runs)
+        swarm = read_runs(runs, weight_resolution=weight_resolution)
     if where is not None:
         swarm = swarm.where(where)
+    kept = f" (finished refits are kept in {resume})" if resume else ""
     try:
-        with interruptible():
+        with leaving(f"{out} was not written{kept}"), interruptible():
             made = score_laws(
                 swarm,
                 law or ["transfer"],

@@ -71,8 +71,10 @@ def demo(out: Path, *, say: Callable[[str], None] = print, progressbar: bool = F
     say(f"Predicting and recommending at {n_params:.3g} parameters and {n_tokens:.3g} tokens.")
     chosen = recommend(fitted, n_params=n_params, n_tokens=n_tokens)
     predictions = fitted.predict(_mixtures(runs, chosen), n_params, n_tokens)
-    # beside the directory: it is neither made nor touched until everything is there
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
+    # a directory that is not there is not made until everything is, beside it; one that is may be
+    # on another disk, whence nothing moves into place
+    beside = out if out.exists() else out.parent
+    with tempfile.TemporaryDirectory(dir=beside, prefix=f".{out.name}.") as folder:
         part = Path(folder)
         fitted.save(part / "fit.nc")
         predictions.summary().to_csv(part / "predictions.csv", index=False)

@@ -33,6 +33,9 @@ from bayesmix.outlook import (
     towards_optima,
     with_runs,
 )
+from bayesmix.predict import below_floor
+from bayesmix.priors import default_priors
+from bayesmix.reference import reference
 from bayesmix.runs import Runs
 
 __all__ = ["Design", "Refitted", "design", "refit_value"]
@@ -147,7 +150,11 @@ def design(
         regret=regret,
         objective=wanted,
         worst=worst,
-        warnings=(*doubts(fit, wanted, n_params, n_tokens), *doubtful(table, chosen)),
+        warnings=(
+            *doubts(fit, wanted, n_params, n_tokens),
+            *below_floor(fit, np.append(table["n_params"], n_params)),
+            *doubtful(table, chosen),
+        ),
         provenance={
             "n_params": float(n_params),
             "n_tokens": float(n_tokens),
@@ -236,11 +243,14 @@ def refit_value(
 
 
 def _short_fit(runs: Runs, like: Fit) -> Fit:
-    """A fit by the same law and priors, of two short chains."""
+    """A fit by the same law and replaced priors, of two short chains."""
+    ref = reference(like.runs)
+    # defaults follow the scale of what is fitted, so only replacements are carried over
+    defaults = default_priors(ref.n_params, ref.n_tokens)
     return sample(
         runs,
         like.law,
-        priors=like.priors,
+        priors={n: prior for n, prior in like.priors.items() if prior != defaults.get(n)},
         groups=like.groups,
         checkpoints="all",
         draws=250,

@@ -7,8 +7,8 @@ are simulated from draws, draws are weighted by an outcome's likelihood, and wha
 it is a mean under these weights. What keeps that honest, and possible with few draws:
 
 - *Two halves*: the draws by which is chosen are not those by which the choice is scored, or the
-  noise of the weights would pass for information. The value is that of a choice that could be
-  made: on average it errs downwards alone.
+  noise of the weights would pass for information. Scored against it is what the same draws would
+  choose without the outcome, which misses the best as far: what tells nothing is worth nothing.
 - *Two rules*: a choice by weights, and one by linear regression on the outcome (Strong et al. 2015,
   Med. Decis. Making 35, 570), of which the better counts. Weights know no linearity, but an outcome
   of many numbers leaves few draws any, so they look at the directions that matter most alone.
@@ -99,7 +99,7 @@ def information(
         return Information(0.0, 0.0, float(len(outcomes)), math.nan)
     half = len(outcomes) // 2
     first, last = slice(0, half), slice(half, None)
-    # relative to the present choice, from which alone a better one is a gain
+    # what all choices have in common is no matter
     ahead = objective - objective[:, [objective.mean(axis=0).argmin()]]
     centres = solve_triangular(np.linalg.cholesky(noise), outcomes.T, lower=True).T
     seen = centres + normal
@@ -112,8 +112,9 @@ def information(
         chosen = np.stack([(weights @ ahead[fitted]).argmin(axis=1), expected.argmin(axis=1)], 1)
         # given the outcome, the draws scored have their own weights: exact if they are all there is
         after = _normalised(_log_likelihood(seen[scored], centres[scored])) @ ahead[scored]
-        scores = [np.take_along_axis(by, chosen, axis=1) for by in (after, ahead[scored])]
-        gains.append(-np.stack(scores))
+        present = [ahead[fitted].mean(axis=0).argmin()]
+        by = np.stack([after, ahead[scored]])
+        gains.append(by[:, :, present] - np.take_along_axis(by, chosen[None], axis=2))
         ess.append(1 / (weights**2).sum(axis=1))
         log_weights.append(log_weight[:: max(2 * len(log_weight) // _CHECKED, 1)])
     found, realised = np.concatenate(gains, axis=1)

@@ -303,13 +303,18 @@ def evaluate_draws(
     """`forward`'s losses for every draw: parameters lead with the axis S; returns (S, R, C)."""
     n_draws = E.shape[0]
     loss = np.empty((n_draws, row_problem.shape[0], E.shape[1]))
+    n_rows, n_components = loss.shape[1:]
     for s in numba.prange(n_draws):
-        loss[s] = forward(
+        values = forward(
             E[s], log_c[s], b[s], log_A[s], a[s], tau[s], log_G[s], g[s], log_Q[s], q[s], log_H[s],
             fade[s],
             mixtures, problem_mixture, problem_log_n, row_problem, row_log_d,
             noise, head,
         )[0]  # fmt: skip
+        # not `loss[s] = values`: code for the message of a shape that differs takes seconds
+        for row in range(n_rows):
+            for i in range(n_components):
+                loss[s, row, i] = values[row, i]
     return loss
 
 
@@ -351,16 +356,18 @@ def objective_draws(
             h, zero, one_n, zero, one_d,
             noise, head,
         )  # fmt: skip
-        losses[s] = loss[0]
         value[s] = 0.0
         for i in range(objective.shape[1]):
+            losses[s, i] = loss[0, i]
             if objective[s, i] != 0.0:
                 value[s] += objective[s, i] * loss[0, i]
-        gradient[s] = pullback(
+        slope = pullback(
             E[s], log_c[s], b[s], log_A[s], a[s], tau[s], log_G[s], g[s], log_Q[s], q[s], log_H[s],
             fade[s],
             h, zero, one_n, zero, one_d,
             noise, head,
             log_x, capacity, log_t, noise_term, objective[s : s + 1],
-        )[-1][0]  # fmt: skip
+        )[-1]  # fmt: skip
+        for j in range(n_domains):
+            gradient[s, j] = slope[0, j]
     return value, gradient, losses

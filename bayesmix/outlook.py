@@ -4,6 +4,7 @@ What a candidate's losses would be, how noisy they are, and what the objective a
 all that `design` needs of the law.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -11,23 +12,23 @@ import numpy as np
 import pandas as pd
 from scipy.linalg import block_diag
 
+from bayesmix._tables import number
 from bayesmix.discrepancy import discrepancy_draws
 from bayesmix.draws import law_draws, losses
-from bayesmix.feasible import FeasibleSet
+from bayesmix.feasible import FEASIBLE, FeasibleSet
 from bayesmix.fit import Fit
 from bayesmix.model import observed_log_loss, weight_doubt
-from bayesmix.noise import scale_and_dof
+from bayesmix.noise import at_printed_zeros, scale_and_dof
 from bayesmix.objective import Problem, problem
 from bayesmix.optima import draw_optima, mean_optimum
 from bayesmix.predict import mixture_table
-from bayesmix.runs import Runs, runs_from_frame
+from bayesmix.runs import Runs, floor_weights, runs_from_frame
 
 _FLOPS = 6  # per parameter and token (Kaplan et al., arXiv 2001.08361, section 2.1)
 _FEWEST = 100  # draws
 _OPTIMA = 200  # draws whose own optimum is found, for the regret
 _TOWARDS = 24  # of them, towards which choices lie
 _STEPS = (0.125, 0.25, 0.5, 1.0)  # of the way there
-_FEASIBLE = 1e-8
 _MISFIT_SHARE = 0.5  # of the noise, between runs that repeat a mixture, where no data tell
 
 
@@ -39,8 +40,8 @@ class Outlook:
     ----------
     problem : Problem
         The objective at the target.
-    weights : array, shape (R, K)
-        The candidates' mixtures.
+    doubt : array, shape (R, C)
+        About the log of each domain's own weight: see `model.weight_doubt`.
     log_losses : array, shape (S, R, C)
         Of the candidates without their runs' noise: law and discrepancy.
     seen : array, shape (R, C)
@@ -56,7 +57,7 @@ class Outlook:
     """
 
     problem: Problem
-    weights: np.ndarray
+    doubt: np.ndarray
     log_losses: np.ndarray
     seen: np.ndarray
     draws: Mapping[str, np.ndarray]
@@ -108,8 +109,7 @@ class Outlook:
 
     def _noise(self, rows: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         """Scale and degrees of freedom of what each loss has of its own, shape (S, P, C)."""
-        doubt = weight_doubt(self.weights[rows], 0.0, self.log_losses.shape[2])
-        return scale_and_dof(self.draws, doubt)
+        return scale_and_dof(self.draws, self.doubt[rows])
 
 
 def outlook(
@@ -124,6 +124,9 @@ def outlook(
     seed: int = 0,
 ) -> Outlook:
     """What every draw says about candidates and, with the same misfit, about the target.
+
+    Candidates' weights are read as the swarm's are, to which they would be added: a 0 is a printed
+    one where its weights were printed.
 
     Parameters
     ----------
@@ -159,13 +162,16 @@ def outlook(
         np.random.default_rng(seed),
     )
     counted = np.array([float(objective.get(name, 0.0)) for name in fit.components])
-    log_losses = np.log(losses(kept, fit.law, weights, sizes, horizons)) + misfit[:, 1:]
+    resolution = fit.runs.weight_resolution
+    expected = losses(kept, fit.law, floor_weights(weights, resolution), sizes, horizons)
+    expected *= at_printed_zeros(kept["zero_shift"], weights, resolution)
+    log_losses = np.log(expected) + misfit[:, 1:]
     known = np.isfinite(observed_log_loss(fit.runs)).any(axis=0)
     same, before = _repeats(fit.runs, weights, sizes)
     posterior = fit.posterior["posterior"]
     return Outlook(
         replace(of, objective=counted * np.exp(misfit[:, 0])),
-        weights,
+        weight_doubt(weights, resolution, len(fit.components)),
         log_losses,
         known & np.isfinite(log_losses).all(axis=0),
         kept,
@@ -212,18 +218,19 @@ def candidate_table(domains: tuple[str, ...], candidates: pd.DataFrame) -> pd.Da
     if not len(candidates):
         raise ValueError("there is no candidate")
     table = mixture_table(domains, candidates, None, None)
-    cost = _FLOPS * table["n_params"] * table["n_tokens"]
-    if "flops" in table:
-        blank = table["flops"].isna()
-        cost = pd.to_numeric(table["flops"], errors="coerce").where(~blank, cost)
-        wrong = np.flatnonzero(~(np.isfinite(cost) & (cost > 0)))
-        if wrong.size:
-            row = int(wrong[0])
+    cost = (_FLOPS * table["n_params"] * table["n_tokens"]).to_numpy(float, copy=True)
+    for row, cell in enumerate(table.get("flops", ())):
+        try:
+            given = number(cell)
+        except ValueError:
+            given = -math.inf
+        if not math.isnan(given):
+            cost[row] = given
+        if not (math.isfinite(cost[row]) and cost[row] > 0):
             raise ValueError(
-                f"candidate {row + 1}: flops must be positive and finite, "
-                f"got {table['flops'].iloc[row]!r}"
+                f"candidate {row + 1}: flops must be positive and finite, got {cell!r}"
             )
-    return table.assign(flops=cost.astype(float))
+    return table.assign(flops=cost)
 
 
 def towards_optima(
@@ -237,20 +244,25 @@ def towards_optima(
         The present best first; the swarm's best among the others, where it is allowed.
     regret : float
         By how much the first is expected to miss a draw's own optimum, nats.
+
+    Raises
+    ------
+    ValueError
+        If none of them is allowed and has a finite objective.
     """
     observed = np.unique(fit.runs.effective_weights().values, axis=0)
     best = mean_optimum(of, observed.mean(axis=0, keepdims=True), allowed, rng)[0]
     few, h = of.thinned(_OPTIMA), best.minima.points
     optima = draw_optima(few, h, allowed, best.multipliers[0])
-    regret = float((few.values(h)[:, 0] - optima.values).mean())
     ends = optima.points[np.linspace(0, few.n_draws - 1, _TOWARDS).astype(int)]
     # constraints are convex, and so hold on the way
     between = [h + step * (ends - h) for step in _STEPS]
-    observed = observed[allowed.violation(observed) <= _FEASIBLE]
+    observed = observed[allowed.violation(observed) <= FEASIBLE]
     if len(observed):
         observed = observed[[np.argmin(few.values(observed).mean(axis=0))]]
-    choices = np.concatenate([h, *between, observed])
-    return choices[np.isfinite(of.values(choices)).all(axis=0)], max(regret, 0.0)
+    choices = _best_first(of, allowed, np.concatenate([h, *between, observed]))[0]
+    regret = float((few.values(choices[:1])[:, 0] - optima.values).mean())
+    return choices, max(regret, 0.0)
 
 
 def given_choices(
@@ -265,14 +277,21 @@ def given_choices(
     """
     named = mixture_table(fit.runs.domains, table, of.n_params, of.n_tokens)
     choices = named[[f"weight_{domain}" for domain in fit.runs.domains]].to_numpy(float)
+    choices, values = _best_first(of, allowed, choices)
+    return choices, float(values[:, 0].mean() - values.min(axis=1).mean())
+
+
+def _best_first(
+    of: Problem, allowed: FeasibleSet, choices: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The choices that are allowed and have a finite objective, by its mean, and its values."""
     values = of.values(choices)
-    kept = np.isfinite(values).all(axis=0) & (allowed.violation(choices) <= _FEASIBLE)
+    kept = np.isfinite(values).all(axis=0) & (allowed.violation(choices) <= FEASIBLE)
     if not kept.any():
         raise ValueError("none of the choices meets the constraints and has a finite objective")
     choices, values = choices[kept], values[:, kept]
     order = np.argsort(values.mean(axis=0), kind="stable")
-    regret = values[:, order[0]].mean() - values.min(axis=1).mean()
-    return choices[order], float(regret)
+    return choices[order], values[:, order]
 
 
 def with_runs(runs: Runs, table: pd.DataFrame, losses: np.ndarray) -> Runs:

@@ -1,7 +1,11 @@
 """The posterior predictive at any mixture, size and horizon."""
 
-from collections.abc import Mapping
+import math
+import os
+import warnings
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -19,6 +23,7 @@ _MOST_LOG = 600.0  # of a run's noise in log loss
 # draws x rows x components held at once: about 1 GiB with the noise beside it
 _MOST_CELLS = 60_000_000
 _LEAST_DRAWS = 100  # fewer make no interval
+_DRAWS_OF_BLOCK = 1000  # where there are so many
 
 
 @dataclass(frozen=True, repr=False)
@@ -131,6 +136,11 @@ def predict(
         If domains are missing or unknown, weights do not sum to 1, N or D is not given, there is
         no mixture, or there are so many that fewer than 100 draws would fit.
 
+    Warns
+    -----
+    UserWarning
+        Where N is at or below the law's floor H under some draws: see `below_floor`.
+
     Notes
     -----
     At one N and D the draws are those of `recommend` with the same seed, one by one, so that
@@ -140,10 +150,67 @@ def predict(
     several (N, D), whose misfits are drawn together.
     """
     mixtures = mixture_table(fit.runs.domains, weights, n_params, n_tokens)
-    raw = mixtures[[f"weight_{d}" for d in fit.runs.domains]].to_numpy(float)
+    for sentence in below_floor(fit, mixtures["n_params"].to_numpy()):
+        # at the caller's line outside the package
+        folder = str(Path(__file__).parent) + os.sep
+        warnings.warn(sentence, stacklevel=2, skip_file_prefixes=(folder,))
+    return _predict_rows(fit, mixtures, discrepancy, seed)
+
+
+def summaries(
+    fit: Fit, table: pd.DataFrame, *, prob: float = 0.9, discrepancy: bool = True
+) -> Iterator[pd.DataFrame]:
+    """`Prediction.summary` of any number of mixtures, in blocks that have room for 1,000 draws.
+
+    A block is predicted by itself: expected losses at one N and D do not depend on where blocks
+    begin, but intervals of new runs do by their noise, and several (N, D) by their misfits.
+
+    Parameters
+    ----------
+    fit, table, discrepancy
+        As in `predict`, N and D in the table.
+    prob : float
+        Probability of the equal-tailed intervals, between 0 and 1.
+
+    Yields
+    ------
+    DataFrame
+        Of some of the rows; ``row`` counts from the first of all.
+    """
+    mixtures = mixture_table(fit.runs.domains, table, None, None)
+    sizes = fit.posterior["posterior"].sizes
+    cells = min(sizes["chain"] * sizes["draw"], _DRAWS_OF_BLOCK) * len(fit.components)
+    n_blocks = math.ceil(len(mixtures) * cells / _MOST_CELLS)
+    # blocks as long as each other, or the last would have more draws
+    at_once = math.ceil(len(mixtures) / n_blocks)
+    for first in range(0, len(mixtures), at_once):
+        block = mixtures.iloc[first : first + at_once].reset_index(drop=True)
+        found = _predict_rows(fit, block, discrepancy).summary(prob)
+        yield found.assign(row=found["row"] + first)
+
+
+def below_floor(fit: Fit, n_params: float | np.ndarray) -> list[str]:
+    """A sentence where N leaves the domains no capacity to share: on the smallest, of many.
+
+    They share ``N + (K - 1) H`` parameters and each has at least H, which no N below H allows.
+    """
+    least = float(np.min(n_params))
+    floors = np.exp(fit.posterior["posterior"].to_dataset()["log_H"].values)
+    share = (floors >= least).mean()
+    if not share:
+        return []
+    return [
+        f"N = {least:.3g} parameters is at or below the law's floor H of capacity under "
+        f"{100 * share:.3g}% of draws (at most {floors.max():.3g}): there the law says nothing of "
+        "how domains share it."
+    ]
+
+
+def _predict_rows(fit: Fit, mixtures: pd.DataFrame, discrepancy: bool, seed: int = 0) -> Prediction:
+    """`predict` for a table that is checked."""
     return predict_at(
         fit,
-        raw,
+        mixtures[[f"weight_{d}" for d in fit.runs.domains]].to_numpy(float),
         mixtures,
         resolution=fit.runs.weight_resolution,
         discrepancy=discrepancy,

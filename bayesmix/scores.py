@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-import scoringrules as sr
 import xarray as xr
 
 from bayesmix.predict import MEAN
@@ -56,6 +55,8 @@ def score(loss: np.ndarray, predicted: np.ndarray, draws: np.ndarray | None = No
         table["crps"] = abs(predicted - loss)
         table[["interval_score", "pit", *covered]] = np.nan
     else:
+        import scoringrules as sr  # compiles for seconds when imported
+
         tails = np.array([(50 - level / 2, 50 + level / 2) for level in LEVELS]) / 100
         limits = np.quantile(draws, tails, axis=1)
         lower, upper = limits[LEVELS.index(WIDTH_LEVEL)]

@@ -1,5 +1,6 @@
 """The commands: exit codes, what they write, and what they say when they refuse."""
 
+import importlib
 import json
 import os
 import signal
@@ -101,6 +102,12 @@ def test_version_and_help(run):
         (["fit", "swarm.csv", "--out", "x.nc", "--chains", "two"], "--chains"),
         (["fit", "swarm.csv", "--out", "x.nc", "--seed", "-1"], "--seed"),
         (["fit", "swarm.csv", "--out", "x.nc", "--law", "powerlaw"], "unknown law 'powerlaw'"),
+        (["fit", "swarm.csv", "--out", "x.nc", "--weight-resolution", "0.2"], "swarm.csv: weight_"),
+        (["fit", "swarm.csv", "--out", "x.nc", "--weight-resolution", "nan"], "between 0 and 0.05"),
+        (
+            ["fit", "swarm.csv", "--out", "x.nc", "--weight-resolution", "few"],
+            "--weight-resolution",
+        ),
         (["predict", "fit.nc", "mixtures.csv", "--out", "x.csv", "--prob", "1"], "--prob"),
         (["predict", "fit.nc", "mixtures.csv", "--out", "x.csv", "--prob", "90%"], "--prob"),
         (["recommend", "fit.nc", "--out", "x.json", "--n-params", "7e9"], "--n-tokens"),
@@ -195,6 +202,19 @@ def test_fit_chooses_checkpoints(which, tokens, run, tmp_path, sampled):
     np.testing.assert_array_equal(bm.load(out).runs.n_tokens, tokens)
     assert run("fit", path, "--out", out)[0] == 0
     np.testing.assert_array_equal(bm.load(out).runs.n_tokens, [2e9, 3e9, 4e9])
+
+
+def test_fit_is_told_how_weights_were_printed(run, folder, tmp_path, sampled):
+    path = tmp_path / "swarm.csv"
+    table = bm.read_runs(folder / "swarm.csv").frame
+    weights = [f"weight_{domain}" for domain in DOMAINS]
+    table[weights] = table[weights].round(3)
+    table.loc[0, weights] = [0.999, 0.0, 0.0]
+    table.to_csv(path, index=False)
+    arguments = ["fit", path, "--out", tmp_path / "fit.nc"]
+    for options in ([], ["--weight-resolution", 0], ["--weight-resolution", 0.002]):
+        assert run(*arguments, *options)[0] == 0
+    assert [runs.weight_resolution for runs, *_ in sampled] == [0.0005, 0.0, 0.002]
 
 
 def test_fit_is_quiet_when_asked(run, folder, tmp_path, sampled):
@@ -301,6 +321,49 @@ def test_the_discrepancy_can_be_left_out(run, folder, tmp_path):
         widths.append(table["expected_upper"] - table["expected_lower"])
     # 35 times the largest size, where the law's own misfit counts
     assert (widths[1] < widths[0]).all()
+
+
+def test_any_number_of_mixtures_is_predicted(run, folder, tmp_path, monkeypatch):
+    module, fit = importlib.import_module("bayesmix.predict"), bm.load(folder / "fit.nc")
+    path, out = tmp_path / "mixtures.csv", tmp_path / "predictions.csv"
+    weights = np.random.default_rng(0).dirichlet(np.ones(3), 7)
+    table = pd.DataFrame(weights, columns=[f"weight_{domain}" for domain in DOMAINS])
+    table.assign(run_id=[f"r{i}" for i in range(7)]).to_csv(path, index=False)
+    # all draws of 3 rows, or 100 draws of 60
+    monkeypatch.setattr(module, "_MOST_CELLS", 3 * 4 * 2000)
+    monkeypatch.setattr(module, "_DRAWS_OF_BLOCK", 2000)
+    assert run("predict", folder / "fit.nc", path, *SCALE, "--out", out)[0] == 0
+    found = pd.read_csv(out)
+    assert list(found.columns) == COLUMNS
+    assert found["row"].tolist() == [row for row in range(7) for _ in range(5)]
+    assert found["run_id"].tolist() == [f"r{row}" for row in range(7) for _ in range(5)]
+    pieces = [table.iloc[:3], table.iloc[3:6], table.iloc[6:]]
+    expected = pd.concat([fit.predict(piece, 7e9, 1.4e11).summary() for piece in pieces])
+    np.testing.assert_allclose(found[NUMBERS], expected[NUMBERS], rtol=1e-12)
+    # where the blocks begin is no matter to what is expected
+    monkeypatch.undo()
+    whole = fit.predict(table, 7e9, 1.4e11).summary()
+    same = ["mean", "sd", "expected_lower", "expected_upper"]
+    np.testing.assert_allclose(found[same], whole[same], rtol=1e-12)
+
+
+def test_options_stand_for_columns_that_are_blank(run, folder, tmp_path):
+    path, out = tmp_path / "mixtures.csv", tmp_path / "predictions.csv"
+    table = pd.read_csv(folder / "mixtures.csv").assign(n_params="", n_tokens=2e10)
+    table.to_csv(path, index=False)
+    said = run("predict", folder / "fit.nc", path, "--out", out)
+    assert "column 'n_params', row 1: blank" in refused(said, path)
+    assert run("predict", folder / "fit.nc", path, "--n-params", "7e9", "--out", out)[0] == 0
+    assert set(pd.read_csv(out)["n_params"]) == {7e9}
+    assert set(pd.read_csv(out)["n_tokens"]) == {2e10}
+
+
+def test_models_too_small_for_the_law_are_said(run, folder, tmp_path):
+    path = tmp_path / "mixtures.csv"
+    path.write_text((folder / "mixtures.csv").read_text().replace("2e9,4e10", "2e5,4e9"))
+    code, _, err = run("predict", folder / "fit.nc", path, "--out", tmp_path / "p.csv")
+    assert code == 0
+    assert "warning: N = 2e+05 parameters is at or below the law's floor H" in err.splitlines()[-1]
 
 
 def test_predict_and_recommend_warn_of_failed_diagnostics(run, folder, tmp_path):
@@ -668,6 +731,14 @@ def test_an_interrupt_while_writing_leaves_what_was_there(
     assert run("fit", folder / "swarm.csv", "--out", out)[0] == 130
     assert [path.name for path in tmp_path.iterdir()] == ["fit.nc"]
     assert out.read_text() == "an older fit"
+
+
+def test_an_interrupt_after_writing_says_so(run, folder, tmp_path, sampled, monkeypatch):
+    out = tmp_path / "fit.nc"
+    monkeypatch.setattr("bayesmix.replicates.noise_sentence", raises_at_once)
+    code, _, err = run("fit", folder / "swarm.csv", "--out", out)
+    assert (code, err) == (130, f"error: interrupted; {out} was written\n")
+    assert len(bm.load(out).runs) == 24
 
 
 def test_a_full_disk_is_said_plainly(run, folder, tmp_path, sampled, monkeypatch):

@@ -1,5 +1,7 @@
 """The command that says what to train next: what it writes, and what it refuses."""
 
+import datetime
+import decimal
 import json
 
 import numpy as np
@@ -76,6 +78,41 @@ def test_a_table_is_written(run, folder, tmp_path):
     assert {"value", "standard_error", "value_per_flop", "ess", "pareto_k", "bought"} < set(table)
 
 
+def test_a_cost_that_is_left_blank_is_six_n_d(run, folder, tmp_path):
+    path, out = tmp_path / "candidates.csv", tmp_path / "design.csv"
+    path.write_text(
+        CANDIDATES.replace("note", "flops").replace("kept\ny", "\ny").replace("kept", "5e18")
+    )
+    assert run(path, *SCALE, "--draws", 100, "--out", out)[0] == 0
+    np.testing.assert_allclose(pd.read_csv(out)["flops"], [6 * 1e8 * 2e9, 5e18])
+
+
+def test_whatever_a_table_holds_is_carried_through(run, folder, tmp_path):
+    path, out = tmp_path / "candidates.parquet", tmp_path / "design.json"
+    table = pd.read_csv(folder / "candidates.csv")
+    table["day"] = [datetime.date(2026, 7, 1), None]
+    table["at"] = [pd.Timestamp("2026-07-01 12:00"), pd.NaT]
+    table["key"], table["sizes"] = [b"ab", b"c"], [[1, 2], [3]]
+    table["price"], table["count"] = [decimal.Decimal("1.50"), None], [True, False]
+    table.to_parquet(path)
+    assert run(path, *SCALE, "--draws", 100, "--out", out)[0] == 0
+    first, second = json.loads(out.read_text())["candidates"]
+    assert (first["day"], first["at"]) == ("2026-07-01", "2026-07-01 12:00:00")
+    assert (second["day"], second["at"], second["price"]) == (None, None, None)
+    assert (first["key"], first["sizes"], first["price"]) == ("b'ab'", "[1 2]", "1.50")
+    assert (first["count"], first["note"]) == (True, "kept")
+    assert first["flops"] == 6 * 1e8 * 2e9
+
+
+def test_models_too_small_for_the_law_are_said(run, folder, tmp_path):
+    path, out = tmp_path / "candidates.csv", tmp_path / "design.csv"
+    path.write_text(CANDIDATES.replace("1e8,2e9", "2e5,2e9"))
+    code, _, err = run(path, *SCALE, "--draws", 100, "--out", out)
+    assert code == 0
+    # the floor is at exp(-6) of 1e8, and 10% wide
+    assert "warning: N = 2e+05 parameters is at or below the law's floor H" in err
+
+
 @pytest.mark.parametrize(
     ("text", "place"),
     [
@@ -83,7 +120,10 @@ def test_a_table_is_written(run, folder, tmp_path):
         (CANDIDATES.replace(",4e9,", ",soon,"), "n_tokens"),
         (CANDIDATES.replace("weight_web", "weight_poems"), "weight_poems"),
         (CANDIDATES.replace("0.2,0.3,0.5", "0.2,0.3,0.9"), "row 1"),
-        (CANDIDATES.replace("note", "flops"), "flops must be positive"),
+        (
+            CANDIDATES.replace("note", "flops").replace("kept\ny", "1e18\ny"),
+            "candidate 2: flops must be positive and finite, got 'kept'",
+        ),
         (CANDIDATES.splitlines()[0] + "\n", "no"),
     ],
 )
@@ -103,6 +143,7 @@ def test_what_else_is_refused(run, folder, tmp_path):
         (".csv or .json", run(table, *SCALE, "--out", tmp_path / "design.txt")),
         ("overwritten", run(table, *SCALE, "--out", table)),
         ("few.nc: a value of information", run(table, *SCALE, "--out", out, fit="few.nc")),
+        ("error: Invalid value for '--draws'", run(table, *SCALE, "--draws", 50, "--out", out)),
         ("--batch", run(table, *SCALE, "--batch", 0, "--out", out)),
         ("--n-tokens", run(table, *SCALE[:2], "--out", out)),
     ):

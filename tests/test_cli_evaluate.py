@@ -90,6 +90,37 @@ def test_options_are_passed_on(run, path, tmp_path, sampled):
     assert out.read_bytes() == written
 
 
+def test_an_interrupt_keeps_what_is_finished(run, path, tmp_path, sampled, monkeypatch):
+    out, folder = tmp_path / "scores.json", tmp_path / "kept"
+    arguments = ["evaluate", path, "--split", "each-scale", "--resume", folder, "--out", out]
+    finishes = _refits.sample
+
+    def interrupted(*given, **options):
+        if sampled:
+            raise KeyboardInterrupt
+        return finishes(*given, **options)
+
+    monkeypatch.setattr(_refits, "sample", interrupted)
+    code, _, err = run(*arguments)
+    assert code == 130
+    assert err == (
+        f"error: interrupted; {out} was not written (finished refits are kept in {folder})\n"
+    )
+    assert not out.exists()
+    assert len(list(folder.iterdir())) == 1
+    code, _, err = run(*arguments[:4], "--out", out)
+    assert (code, err) == (130, f"error: interrupted; {out} was not written\n")
+    monkeypatch.setattr(_refits, "sample", finishes)
+    assert run(*arguments)[0] == 0
+    assert len(sampled) == 2
+
+
+def test_the_resolution_of_weights_is_passed_on(run, path, tmp_path, sampled):
+    arguments = ["evaluate", path, "--split", "largest-scale", "--out", tmp_path / "scores.json"]
+    assert run(*arguments, "--weight-resolution", 0.001)[0] == 0
+    assert [runs.weight_resolution for runs, *_ in sampled] == [0.001]
+
+
 def test_failed_diagnostics_are_said_and_the_scores_are_written(run, path, tmp_path, sampled):
     out = tmp_path / "scores.json"
     arguments = ["--split", "each-scale", "--draws", 8, "--law", "transfer", "--law", "mean"]
@@ -133,6 +164,7 @@ def test_point_fits_are_resampled(run, path, tmp_path, monkeypatch):
         (["--split", "mixture", "--where", "size > 1"], "'size > 1'"),
         (["--split", "largest-scale", "--where", "n_params < 1.5e8"], "leaves nothing to fit"),
         (["--split", "each-scale", "--where", "n_params < 1.5e8"], "leaves nothing to fit"),
+        (["--split", "mixture", "--weight-resolution", "0.2"], "weight_resolution 0.2 is not"),
         (["--split", "mixture", "--resume", "swarm.csv"], "swarm.csv: a file"),
     ],
 )

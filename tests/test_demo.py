@@ -1,11 +1,12 @@
 """What `bayesmix demo` makes, with the sampler replaced: the files, and the exit codes."""
 
 import json
+import os
 
 import numpy as np
 import pandas as pd
 import pytest
-from synthetic import fit_of, parameters
+from synthetic import N_PARAMS, fit_of, parameters
 
 import bayesmix as bm
 from bayesmix import demo
@@ -30,7 +31,9 @@ def sampled(monkeypatch):
     def stub(runs, **options):
         # default settings but for a shorter warm-up
         assert set(options) == {"progressbar", "tune"}
-        return fit_of(parameters(runs.domains, runs.targets, **settings), runs)
+        draws = parameters(runs.domains, runs.targets, **settings)
+        draws["log_H"] += np.log(runs.n_params.values.min() / N_PARAMS)
+        return fit_of(draws, runs)
 
     monkeypatch.setattr(demo, "fit", stub)
     return settings
@@ -103,11 +106,25 @@ def test_a_folder_that_cannot_be_made_is_refused_first(out, sampled, tmp_path, c
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_an_interrupt_leaves_nothing(monkeypatch, tmp_path, capsys):
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs a link from another disk")
+def test_a_folder_on_another_disk(sampled, tmp_path, monkeypatch):
+    # the working directory seen from /proc, where nothing can be written beside it
+    monkeypatch.chdir(tmp_path)
+    assert main(["demo", "--out", "/proc/self/cwd"]) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == FILES
+
+
+@pytest.mark.parametrize("name", ["fit", "recommend", "_save_figure"])
+def test_an_interrupt_leaves_nothing(name, sampled, monkeypatch, tmp_path, capsys):
+    reached = []
+
     def interrupt(*arguments, **options):
+        reached.append(name)
         raise KeyboardInterrupt
 
-    for name in ("fit", "recommend"):
-        monkeypatch.setattr(demo, name, interrupt)
-        assert main(["demo", "--out", str(tmp_path / "demo-out")]) == 130
-        assert not list(tmp_path.iterdir())
+    monkeypatch.setattr(demo, name, interrupt)
+    assert main(["demo", "--out", str(tmp_path / "demo-out")]) == 130
+    assert reached == [name]
+    # past the sampler, unless it is that which is interrupted
+    assert ("Predicting" in capsys.readouterr().out) == (name != "fit")
+    assert not list(tmp_path.iterdir())

@@ -1,5 +1,6 @@
 """Designs against quadrature, hand-made posteriors, and what must be refused."""
 
+import dataclasses
 import importlib
 import json
 
@@ -11,10 +12,14 @@ from synthetic import fit_of, parameters, swarm
 from test_information import two_states
 
 import bayesmix as bm
-from bayesmix.outlook import candidate_table, outlook, with_runs
+from bayesmix.feasible import feasible_set
+from bayesmix.model import weight_doubt
+from bayesmix.objective import problem
+from bayesmix.outlook import candidate_table, outlook, towards_optima, with_runs
 from bayesmix.predict import predict_at
 
 module = importlib.import_module("bayesmix.design")
+outlook_module = importlib.import_module("bayesmix.outlook")
 
 THREE = ("web", "code", "books")
 N, D = 1.5e8, 4e9  # within what `swarm` has, where the law has no discrepancy
@@ -193,6 +198,46 @@ def test_losses_are_predictions_and_share_the_targets_misfit():
     assert misfit.std() > 0.05
 
 
+def test_candidates_of_a_swarm_with_printed_weights_are_predicted_as_it_is_read():
+    draws = parameters(THREE, n_draws=S)
+    rng = np.random.default_rng(2)
+    draws["zero_shift"] = rng.normal(0.1, 0.05, (S, 3))
+    draws["sigma_weight"], draws["sigma_unseen"] = rng.uniform(0.1, 0.2, (2, S, 3))
+    printed = bm.runs_from_frame(swarm(THREE).frame, weight_resolution=0.01)
+    fit = fit_of(draws, printed)
+    table = candidate_table(THREE, candidates((0.5, 0.5, 0.0), (0.2, 0.3, 0.5)))
+    look = outlook(fit, table, N, D, {"web": 1.0}, draws=S)
+    expected = fit.predict(table, discrepancy=False).draws["expected"].sel(domain=list(THREE))
+    np.testing.assert_allclose(np.exp(look.log_losses), expected, rtol=1e-12)
+    # of which the model would be as much in doubt
+    more = with_runs(printed, table, np.full((2, 3), 3.0))
+    doubt = weight_doubt(more.weights.values[-2:], more.weight_resolution, 3)
+    np.testing.assert_array_equal(look.doubt, doubt)
+    assert (look.outcomes([1])[1].diagonal() > 1.001 * (draws["sigma"] ** 2).mean(axis=0)).all()
+    # the mixtures among which is chosen are exact
+    exact = fit_of(draws, swarm(THREE))
+    mixture = np.array([[0.5, 0.5, 0.0]])
+    other = outlook(exact, table, N, D, {"web": 1.0}, draws=S)
+    np.testing.assert_array_equal(look.problem.values(mixture), other.problem.values(mixture))
+
+
+def test_choices_that_break_a_constraint_are_dropped(fit, monkeypatch):
+    allowed = feasible_set([bm.Bounds({"web": (0.5, 0.6)})], THREE, D)
+    found = outlook_module.draw_optima
+
+    def strays(*given):
+        optima = found(*given)
+        return optima._replace(points=optima.points + np.array([5e-8, 0.0, 0.0]))
+
+    monkeypatch.setattr(outlook_module, "draw_optima", strays)
+    of = problem(fit, N, D, dict.fromkeys(THREE, 1.0)).thinned(100)
+    choices, regret = towards_optima(fit, of, allowed, np.random.default_rng(0))
+    assert (allowed.violation(choices) <= 1e-8).all()
+    assert len(choices) >= 25  # the present best, and an eighth of the way to 24 optima
+    assert of.values(choices).mean(axis=0).argmin() == 0
+    assert regret >= 0
+
+
 def test_a_batch_is_bought_by_what_it_adds_per_flop(fit):
     spread = MultivariateNormalQMC(np.zeros(3), seed=1).random(8)
     weights = np.exp(spread) / np.exp(spread).sum(axis=1, keepdims=True)
@@ -345,14 +390,22 @@ def test_the_refit_is_of_the_same_law_and_priors(two, monkeypatch):
     (added, law), options = calls[0]
     assert law == fit.law
     assert added.n_runs == runs.n_runs + 1
-    assert options["priors"] == fit.priors
+    # the defaults are those of what is fitted
+    assert options["priors"] == {}
     assert options["groups"] == fit.groups == {}
     assert options["checkpoints"] == "all"
+    replaced = {"g": bm.Normal(0.0, 2.0)}
+    own = dataclasses.replace(fit, priors={**fit.priors, **replaced})
+    bm.refit_value(made, own, [0], outcomes=2)
+    assert calls[-1][1]["priors"] == replaced
 
 
 def test_a_cost_that_is_not_given_is_six_n_d():
-    table = candidates((0.2, 0.3, 0.5), (0.6, 0.2, 0.2)).assign(flops=[np.nan, 1e15])
-    assert candidate_table(THREE, table)["flops"].tolist() == [6 * N * D, 1e15]
+    table = candidates((0.2, 0.3, 0.5), (0.6, 0.2, 0.2))
+    # a table read from CSV holds text
+    for flops in ([np.nan, 1e15], ["", "1e15"], [" ", " 1e15 "], [None, 10**15], ["NA", "1E15"]):
+        given = table.assign(flops=pd.Series(flops))
+        assert candidate_table(THREE, given)["flops"].tolist() == [6 * N * D, 1e15]
 
 
 def test_runs_that_are_added(two):

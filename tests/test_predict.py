@@ -11,7 +11,8 @@ import xarray as xr
 from synthetic import fit_of, parameters, swarm
 
 from bayesmix import predict, runs_from_frame
-from bayesmix.draws import law_draws
+from bayesmix.draws import law_draws, losses
+from bayesmix.predict import below_floor
 
 DOMAINS = ("web", "code", "books")
 H = {"web": 0.5, "code": 0.3, "books": 0.2}
@@ -309,3 +310,24 @@ def test_many_rows_take_fewer_draws_and_not_too_few(fit, monkeypatch):
     with pytest.raises(ValueError, match=said):
         fit.predict(table, 1e9, 1e10)
     assert fit.predict(table.iloc[:9], 1e9, 1e10).draws.sizes["draw"] == 5
+
+
+def test_a_model_below_the_floor_is_said(fit):
+    floors = np.exp(fit.posterior["posterior"]["log_H"].values)
+    between = float(np.median(floors))
+    with pytest.warns(UserWarning, match="at or below the law's floor H of capacity under 50% of"):
+        fit.predict(H, n_params=between, n_tokens=1e10)
+    assert below_floor(fit, np.array([1e9, floors.max()]))[0].startswith(f"N = {floors.max():.3g} ")
+    assert not below_floor(fit, floors.max() * (1 + 1e-9))
+    # there every x is at the floor, and nothing is left that adds up to N + (K - 1) H
+    draws = law_draws(fit.posterior["posterior"].to_dataset())
+    small = {name: value.copy() for name, value in draws.items()}
+    few, fewer = (
+        losses(small, "transfer", np.full((1, 3), 1 / 3), np.array([n]), np.array([1e10]))
+        for n in (floors.min(), 0.5 * floors.min())
+    )
+    head = np.exp(draws["log_G"][:, None]) * (
+        floors.min() ** -draws["g"][:, None, None]
+        - (0.5 * floors.min()) ** -draws["g"][:, None, None]
+    )
+    np.testing.assert_allclose(few - fewer, head, rtol=1e-6)
