@@ -38,7 +38,8 @@ def validate(
     Warns
     -----
     RunsWarning
-        Weights renormalised, duplicate checkpoints dropped, unknown columns ignored.
+        Weights renormalised, runs parted by seed, duplicate checkpoints dropped, unknown columns
+        ignored.
     """
     weights, losses, targets = (
         [name for name in table.columns if name.startswith(prefix)]

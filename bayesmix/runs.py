@@ -291,7 +291,8 @@ def read_runs(path: PathLike, *, weight_resolution: float | None = None) -> Runs
     Warns
     -----
     RunsWarning
-        Weights renormalised, duplicate checkpoints dropped, unknown columns ignored.
+        Weights renormalised, rows of one `run_id` with several seeds taken for runs of their own,
+        duplicate checkpoints dropped, unknown columns ignored.
 
     Examples
     --------
