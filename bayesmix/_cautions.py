@@ -9,7 +9,8 @@ from scipy.spatial.distance import cdist
 from bayesmix.feasible import FEASIBLE
 from bayesmix.fit import Fit
 
-TOLERANCE = 1e-6  # on the KKT residual, nats per unit of weight
+TOLERANCE = 1e-6  # on the KKT residual, of an objective whose weights sum to 1
+_GAP = 1e-8  # between a tail or a worst domain and what the weights found give, likewise
 _HAIR = 1e-9  # a size this close to the range that was fitted is in it
 _NOTABLE = 1e-3  # outside the weights tried by less than this goes unsaid
 
@@ -28,7 +29,7 @@ def doubts(fit: Fit, objective: Mapping[str, float], n_params: float, n_tokens: 
             f"The objective counts {', '.join(unseen)}, whose losses were never observed: that "
             "part of it comes from the priors."
         )
-    return [*said, *beyond(fit, n_params, n_tokens)]
+    return [*said, *beyond(fit, n_params, n_tokens), *below_floor(fit, n_params)]
 
 
 def beyond(fit: Fit, n_params: float | np.ndarray, n_tokens: float | np.ndarray) -> list[str]:
@@ -50,6 +51,23 @@ def beyond(fit: Fit, n_params: float | np.ndarray, n_tokens: float | np.ndarray)
                     f"{side} that was fitted, {edge:.3g}."
                 )
     return said
+
+
+def below_floor(fit: Fit, n_params: float | np.ndarray) -> list[str]:
+    """A sentence where N leaves the domains no capacity to share: on the smallest, of many.
+
+    They share ``N + (K - 1) H`` parameters and each has at least H, which no N below H allows.
+    """
+    least = float(np.min(n_params))
+    floors = np.exp(fit.posterior["posterior"].to_dataset()["log_H"].values)
+    share = (floors >= least).mean()
+    if not share:
+        return []
+    return [
+        f"N = {least:.3g} parameters is at or below the law's floor H of capacity under "
+        f"{100 * share:.3g}% of draws (at most {floors.max():.3g}): there the law says nothing of "
+        "how domains share it."
+    ]
 
 
 def outside(fit: Fit, h: np.ndarray) -> list[str]:
@@ -82,17 +100,23 @@ def outside(fit: Fit, h: np.ndarray) -> list[str]:
 def unfinished(convergence: Mapping[str, float]) -> list[str]:
     """Sentences on optimisers that stopped short."""
     said = []
-    if convergence["residual"] > TOLERANCE:
+    # written so that no number is no good
+    if not convergence["residual"] <= TOLERANCE:
         said.append(
             f"The search for the optimum stopped short, at a KKT residual of "
             f"{convergence['residual']:.1g} (wanted: {TOLERANCE:g})."
+        )
+    if not convergence["gap"] <= _GAP:
+        said.append(
+            f"The search for the optimum stopped short, {convergence['gap']:.1g} of the objective "
+            f"from the tail or the worst domain that it should be of (wanted: {_GAP:g})."
         )
     if convergence["draws_converged"] < 0.95:
         said.append(
             f"Only {convergence['draws_converged']:.0%} of the draws' optima were found to a KKT "
             f"residual of {TOLERANCE:g}: the others rest on kinks of the law."
         )
-    breach = max(convergence["violation"], convergence["draws_violation"])
-    if breach > FEASIBLE:
+    breach = np.maximum(convergence["violation"], convergence["draws_violation"])
+    if not breach <= FEASIBLE:
         said.append(f"A constraint is broken by {breach:.1g} (allowed: {FEASIBLE:g}).")
     return said

@@ -48,22 +48,26 @@ class Recommendation:
     constraints : DataFrame
         One line a constraint that was asked for: ``constraint``; ``binding``; ``price``, by how
         much the measure would fall per unit by which the constraint is loosened (nats per unit
-        of weight, per nat of a divergence; under `ProbBelow` what of the chance is lost).
+        of weight, per nat of a divergence; under `ProbBelow` what of the chance is lost; under
+        `Regret` of the loss alone, with the draws' own optima held, which loosening lowers also).
     baselines : Dataset, dims (baseline, domain, draw)
         ``weights`` of other mixtures, and ``difference``: the recommendation's objective less
         theirs, draw by draw, so that negative is better. ``uniform``; ``best_observed``: of the
         swarm's mixtures the one with the least posterior mean; ``swarm_mean``; those given; and
-        with constraints ``unconstrained``, what is best without them. Coord ``run_id``.
+        with constraints ``unconstrained``, what is best without them. Coords ``run_id``, and
+        ``allowed``: whether it meets the constraints.
         Blank where the law has no finite loss for a domain without tokens.
     p_best : dict
-        The chance of the recommendation and of each baseline to be the best among them.
+        The chance of the recommendation and of each baseline that meets the constraints, but the
+        unconstrained one, to be the best among them.
     warnings : tuple of str
         Sentences that the reader should see.
     convergence : dict
-        ``residual``: KKT residual of the recommendation (0 at an optimum); ``violation`` of the
-        constraints; ``starts`` of the search and how many ``agreed``; ``draws_residual``: the
-        worst of the draws' optima, ``draws_converged``: the share of them below 1e-6, and
-        ``draws_violation``.
+        ``residual``: KKT residual of the recommendation (0 at an optimum), per unit of the
+        objective's weights; ``violation`` of the constraints; ``gap``: what is left between a tail
+        or a worst domain and what was minimised for it; ``starts`` of the search and how many
+        ``agreed``; ``draws_residual``: the worst of the draws' optima, ``draws_converged``: the
+        share of them below 1e-6, and ``draws_violation``.
     provenance : dict
         N, D, law, seed, number of draws, hash of the runs, versions.
     """
@@ -192,9 +196,14 @@ class Recommendation:
             )
         chances = [f"{name.replace('_', ' ')} {p:.2f}" for name, p in self.p_best.items()]
         said.append(f"Chance to be the best of these: {', '.join(chances)}.")
+        names = self.baselines["baseline"].values[~self.baselines["allowed"].values]
+        out = [str(name).replace("_", " ") for name in names]
+        if out:
+            said.append(f"Left out, since they break the constraints: {', '.join(out)}.")
         unit = "of the chance" if self.risk == str(ProbBelow({})) else "nats"
+        held = " of loss (the draws' own optima held)" if self.risk.startswith("regret") else ""
         for row in self.constraints[self.constraints["binding"]].itertuples():
-            said.append(f"Binding: {row.constraint}, at {row.price:.4f} {unit} per unit.")
+            said.append(f"Binding: {row.constraint}, at {row.price:.4f} {unit} per unit{held}.")
         return [*said, *(f"Warning: {warning}" for warning in self.warnings)]
 
     def __repr__(self) -> str:

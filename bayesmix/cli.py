@@ -191,10 +191,10 @@ def predict(
 ) -> None:
     """Predict losses of mixtures, with intervals."""
     check_out(out, fit, mixtures)
-    from bayesmix._cautions import beyond
+    from bayesmix._cautions import below_floor, beyond
     from bayesmix._files import atomic_path
     from bayesmix.fit import load
-    from bayesmix.predict import below_floor, summaries
+    from bayesmix.predict import summaries
     from bayesmix.runs import read_mixtures
 
     fitted = load(fit)

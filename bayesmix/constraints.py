@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -135,13 +136,13 @@ def check(constraint: Constraint, domains: tuple[str, ...]) -> None:
     match constraint:
         case Bounds(limits):
             kind, names = "bounds", list(limits)
-            wrong = [f"{n} {p!r}" for n, p in limits.items() if not _is_pair(*p)]
+            wrong = [f"{n} {p!r}" for n, p in limits.items() if not _is_pair(p)]
         case Fixed(given):
             kind, names = "fixed weights", list(given)
-            wrong = [f"{n} {w!r}" for n, w in given.items() if not 0 <= w <= 1]
+            wrong = [f"{n} {w!r}" for n, w in given.items() if not _is_pair((w, w))]
         case GroupSum(name, members, low, high):
             kind, names = f"group {name}", list(members)
-            wrong = [] if _is_pair(low, high) else [f"{(low, high)!r}"]
+            wrong = [] if _is_pair((low, high)) else [f"{(low, high)!r}"]
             wrong += [] if members and len({*members}) == len(members) else [f"{list(members)!r}"]
         case TokenBudget(available, epochs):
             kind, names = "token budget", list(available)
@@ -153,6 +154,8 @@ def check(constraint: Constraint, domains: tuple[str, ...]) -> None:
             if not wrong and abs(sum(reference.values()) - 1) > 0.005:
                 wrong = [f"a reference that sums to {sum(reference.values()):g}"]
             wrong += [] if limit >= 0 and math.isfinite(limit) else [f"max {limit!r}"]
+        case _:
+            raise ValueError(f"no constraint: {constraint!r}")
     unknown = [name for name in names if name not in domains]
     if unknown:
         raise ValueError(
@@ -163,8 +166,12 @@ def check(constraint: Constraint, domains: tuple[str, ...]) -> None:
         raise ValueError(f"{kind}: out of range: {', '.join(wrong)}")
 
 
-def _is_pair(low: float, high: float) -> bool:
-    return 0 <= low <= high <= 1
+def _is_pair(pair: Any) -> bool:
+    try:
+        low, high = pair
+        return bool(0 <= low <= high <= 1)
+    except (TypeError, ValueError):  # no two numbers
+        return False
 
 
 def _is_positive(number: float) -> bool:

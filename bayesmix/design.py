@@ -17,7 +17,7 @@ import xarray as xr
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from bayesmix._cautions import doubts
+from bayesmix._cautions import below_floor, doubts
 from bayesmix._next_runs import Design, doubtful, per_cost
 from bayesmix.constraints import Constraint
 from bayesmix.feasible import feasible_set
@@ -33,7 +33,6 @@ from bayesmix.outlook import (
     towards_optima,
     with_runs,
 )
-from bayesmix.predict import below_floor
 from bayesmix.priors import default_priors
 from bayesmix.reference import reference
 from bayesmix.runs import Runs
@@ -152,7 +151,7 @@ def design(
         worst=worst,
         warnings=(
             *doubts(fit, wanted, n_params, n_tokens),
-            *below_floor(fit, np.append(table["n_params"], n_params)),
+            *below_floor(fit, table["n_params"].to_numpy()),
             *doubtful(table, chosen),
         ),
         provenance={

@@ -22,6 +22,7 @@ from bayesmix.constraints import (
 )
 
 FEASIBLE = 1e-8  # breach that a mixture may have, units of weight or nats
+_ROUND = 1e-10  # nats, below which the root of a divergence is rounded off
 _SLACK = 1e-9  # by which a set may miss and still count as met: rounding of the numbers given
 
 
@@ -66,11 +67,14 @@ class FeasibleSet:
     def excess(self, points: np.ndarray) -> np.ndarray:
         """By how much mixtures (P, K) break each constraint beside bounds, shape (P, J + M + 1).
 
-        Negative where there is room. The last column is there with an L1 distance alone.
+        Negative where there is room. The last column is there with an L1 distance alone. A
+        divergence is ``sum h log(h / reference) - h + reference``, which is none below 0 though the
+        weights sum to less than 1.
         """
         columns = [points @ self.rows.T - self.limits]
         for reference, limit in zip(self.kl_references, self.kl_limits, strict=True):
-            columns.append((points * _log_ratio(points, reference)).sum(axis=1)[:, None] - limit)
+            terms = points * _log_ratio(points, reference) - points + reference
+            columns.append(terms.sum(axis=1)[:, None] - limit)
         if self.l1_reference is not None:
             columns.append(abs(points - self.l1_reference).sum(axis=1)[:, None] - self.l1_limit)
         return np.concatenate(columns, axis=1)
@@ -80,8 +84,21 @@ class FeasibleSet:
         n_rows = len(self.limits)
         gradient = multipliers[:, :n_rows] @ self.rows
         for m, reference in enumerate(self.kl_references):
-            gradient += multipliers[:, [n_rows + m]] * (1 + _log_ratio(points, reference))
+            gradient += multipliers[:, [n_rows + m]] * _log_ratio(points, reference)
         return gradient
+
+    def rooted(self, excess: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What the minimisers keep below 0 in place of `excess`, and its derivative by `excess`.
+
+        Of a divergence it is the root less the limit's: about the reference a divergence is a
+        square, whose slope vanishes as its limit does.
+        """
+        rooted, rate = excess.copy(), np.ones_like(excess)
+        balls = slice(len(self.limits), len(self.limits) + len(self.kl_limits))
+        limits = self.kl_limits + _ROUND
+        roots = np.sqrt(excess[:, balls] + limits)
+        rooted[:, balls], rate[:, balls] = roots - np.sqrt(limits), 0.5 / roots
+        return rooted, rate
 
     def violation(self, points: np.ndarray) -> np.ndarray:
         """Greatest breach of any constraint, the sum of 1 among them, shape (P,)."""
@@ -129,7 +146,7 @@ def feasible_set(
         ...
     ValueError: no mixture meets all of: web at least 0.6; group all at least 0.5
     """
-    domains = tuple(domains)
+    domains, constraints = tuple(domains), tuple(constraints)
     for constraint in constraints:
         check(constraint, domains)
     if sum(isinstance(c, L1) for c in constraints) > 1:
@@ -193,8 +210,10 @@ def _assemble(parts: Sequence[_Part], domains: tuple[str, ...]) -> FeasibleSet:
     kls = [(_vector(p.ball.reference, domains), p.limit) for p in parts if isinstance(p.ball, KL)]
     l1s = [(_vector(p.ball.reference, domains), p.limit) for p in parts if isinstance(p.ball, L1)]
     l1_reference, l1_limit = l1s[0] if l1s else (None, 2.0)
-    for reference, _ in kls:
+    for reference, limit in kls:
         upper[reference == 0] = 0.0
+        if limit == 0:  # a point, about which no root bends enough
+            lower, upper = reference.copy(), reference.copy()
     for part in parts:
         if part.ball is not None:
             continue
@@ -281,7 +300,7 @@ def _least_kl(allowed: FeasibleSet, start: np.ndarray) -> float:
 
     def slope(x: np.ndarray) -> np.ndarray:
         h, eye, none = x[:k], np.eye(k), np.zeros((k, 1))
-        kl = np.array([-1 - _log_ratio(h[None], r)[0] for r in allowed.kl_references])
+        kl = np.array([-_log_ratio(h[None], r)[0] for r in allowed.kl_references])
         return np.block(
             [
                 [kl, np.zeros((n_kl, k)), np.ones((n_kl, 1))],

@@ -1,10 +1,10 @@
 """The method of multipliers: constraints beside bounds, and measures with corners, made smooth.
 
 `optimise.minimise` works on smooth functions under bounds. What goes beyond is met in rounds: a
-constraint ``c(h) <= 0`` adds ``(max(0, mu + r c)^2 - mu^2) / 2r``, and a maximum over weights p
-(a tail mean, a worst domain) is taken with a penalty on ``|p - p'|^2``. After each round mu and p'
-become what the round ended with, and r grows. Where that settles the conditions of Karush, Kuhn
-and Tucker hold exactly, with mu the shadow prices.
+constraint ``c(h) <= 0`` (`FeasibleSet.rooted`) adds ``(max(0, mu + r c)^2 - mu^2) / 2r``, and a
+maximum over weights p (a tail mean, a worst domain) is taken with a penalty on ``|p - p'|^2``.
+After each round mu and p' become what the round ended with, and r grows. Where that settles the
+conditions of Karush, Kuhn and Tucker hold exactly, with mu the shadow prices.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from bayesmix.feasible import FeasibleSet
 from bayesmix.optimise import Minima, minimise
 
 _ROUNDS = 14
-_FIRST, _GROWTH, _MOST = 1.0, 10.0, 100.0  # r, in nats per squared unit of the constraint
+_FIRST, _GROWTH, _MOST = 1.0, 10.0, 100.0  # r, per squared unit of the constraint
 _STEPS = 40  # of each pass but the last round's: stragglers go on in the next round
 _WIDTHS = (1e-1, 1e-2, 1e-3, 1e-4)  # of corners, relative to their scale
 _MET = 1e-9  # a breach that is left, and a gap
@@ -70,6 +70,13 @@ class Constrained(NamedTuple):
         minima = Minima(*(part[keep] for part in self.minima))
         return Constrained(minima, *(part[keep] for part in self[1:]))
 
+    def times(self, unit: float) -> "Constrained":
+        """The same of the target times `unit`; residuals and gaps stay as they were met."""
+        minima = self.minima._replace(values=self.minima.values * unit)
+        return self._replace(
+            minima=minima, multipliers=self.multipliers * unit, slopes=self.slopes * unit
+        )
+
 
 def minimise_within(
     target: Target,
@@ -87,6 +94,7 @@ def minimise_within(
     Parameters
     ----------
     target : callable
+        Of a `Problem.normalised`, to which widths and tolerances are right.
     starts : array, shape (P, K)
         Mixtures; they need not be feasible.
     allowed : FeasibleSet
@@ -106,7 +114,9 @@ def minimise_within(
     space = _Space(allowed)
     points = space.points(starts)
     lower, upper = space.bounds()
-    mu = np.broadcast_to(multipliers, (len(points), len(allowed.names))).copy()
+    # prices are of the constraints as stated, mu of their roots
+    rate = allowed.rooted(np.zeros((1, len(allowed.names))))[1]
+    mu = np.broadcast_to(multipliers / rate, (len(points), len(allowed.names))).copy()
     gaps = np.full(len(points), np.inf)
     values, left = np.empty(len(points)), np.empty(len(points))
     weights, slopes = weights.copy(), np.empty(starts.shape)
@@ -125,8 +135,9 @@ def minimise_within(
         ) -> tuple[np.ndarray, np.ndarray]:
             which = going[rows]
             at = target(space.mixtures(y), which, weights[which], width)
-            active, penalty = priced(space.excess(y), mu[which], steepness)
-            return at.values + penalty, space.gradient(y, at.gradients, active)
+            excess, rate = allowed.rooted(space.excess(y))
+            active, penalty = priced(excess, mu[which], steepness)
+            return at.values + penalty, space.gradient(y, at.gradients, active * rate)
 
         found = minimise(
             function,
@@ -139,7 +150,7 @@ def minimise_within(
         )
         points[going], left[going] = found.points, found.residuals
         at = target(space.mixtures(found.points), going, weights[going], width)
-        excess = space.excess(found.points)
+        excess = allowed.rooted(space.excess(found.points))[0]
         change = np.maximum(excess, -mu[going] / steepness)
         mu[going] = np.maximum(mu[going] + steepness * excess, 0)
         weights[going], values[going] = at.weights, at.values
@@ -150,7 +161,7 @@ def minimise_within(
             break
         going = going[open_]
         steepness = min(steepness * _GROWTH, _MOST)
-    return Constrained(Minima(space.mixtures(points), values, left), mu, gaps, slopes)
+    return Constrained(Minima(space.mixtures(points), values, left), mu * rate, gaps, slopes)
 
 
 def priced(excess: np.ndarray, mu: np.ndarray, steepness: float) -> tuple[np.ndarray, np.ndarray]:

@@ -88,6 +88,15 @@ class Problem:
             return self
         return self.subset(np.linspace(0, self.n_draws - 1, most).astype(int))
 
+    def normalised(self) -> tuple["Problem", float]:
+        """The same per unit of its weights, in which tolerances are stated, and that unit.
+
+        The unit is the sum of the weights, of the worst domain the greatest; mean over the draws.
+        """
+        each = self.objective.max(axis=1) if self.worst else self.objective.sum(axis=1)
+        unit = float(each.mean())
+        return replace(self, objective=self.objective / unit), unit
+
     def values(self, points: np.ndarray) -> np.ndarray:
         """The objective of mixtures (P, K) under every draw, shape (S, P)."""
         sizes = np.ones(len(points))

@@ -13,9 +13,10 @@ from bayesmix.risk import Mean, ProbBelow, Risk, scale
 _SEARCH_DRAWS = 200  # of the search from many starts; the polish takes all draws
 _RANDOM_STARTS = 16
 _POLISHED = 4  # of the search's ends
-_TIE = 1e-9  # nats
+_TIE = 1e-9  # nats, where the weights sum to 1
 _SEARCH_ROUNDS = 5
 _PRICED_ROUNDS = 7  # of multipliers, where what they leave is settled afterwards
+_BISECTIONS = 40
 _BASIN = 1e-2  # ends closer than this in every weight are one
 
 
@@ -49,6 +50,7 @@ def mean_optimum(
     InfiniteObjectiveError
         If the objective is infinite wherever the bounds allow.
     """
+    of, unit = of.normalised()
     n_domains = len(allowed.lower)
     near_vertices = 0.95 * np.eye(n_domains) + 0.05 / n_domains
     random = rng.dirichlet(np.ones(n_domains), _RANDOM_STARTS)
@@ -81,7 +83,7 @@ def mean_optimum(
     candidates = ends.points[kept]
     best, first = risk_optimum(of, Mean(), candidates, allowed, prices=searched.multipliers[kept])
     agreed = sum(not _apart(candidates[first], end) for end in ends.points)
-    return best, len(starts), agreed
+    return best.times(unit), len(starts), agreed
 
 
 def risk_optimum(
@@ -112,6 +114,8 @@ def risk_optimum(
     first : int
         The start it was reached from; of those that end alike, the first.
     """
+    of, unit = of.normalised()
+    less, prices = less / unit, prices / unit
     near = of.values(starts) - np.reshape(less, (-1, 1))
     # the mixture to beat may be a start, and less itself it has no spread
     widest = int(near.std(axis=0).argmax()) if isinstance(risk, ProbBelow) else 0
@@ -119,12 +123,16 @@ def risk_optimum(
     target = risk_target(of, risk, width, less)
     weights = first_weights(of, risk, len(starts))
     ends = minimise_within(target, starts, allowed, weights, multipliers=prices)
-    values = ends.minima.values
+    breach = allowed.violation(ends.minima.points)
+    # what breaks the constraints is no better for being lower
+    values = np.where(breach <= max(FEASIBLE, breach.min()), ends.minima.values, np.inf)
     first = int(np.argmax(values <= values.min() + _TIE))
     best = ends.one(first)
-    if isinstance(risk, ProbBelow):  # prices and slopes are of the chance, not of nats
-        best = best._replace(multipliers=best.multipliers / width, slopes=best.slopes / width)
-    return best, first
+    points = _drawn_back(best.minima.points, allowed)
+    moved = best.minima.values + (best.slopes * (points - best.minima.points)).sum(axis=1)
+    best = best._replace(minima=best.minima._replace(points=points, values=moved))
+    # prices and slopes of a chance are not of nats
+    return best.times(1 / width if isinstance(risk, ProbBelow) else unit), first
 
 
 def draw_optima(
@@ -138,6 +146,8 @@ def draw_optima(
     No draw's optimum is worse than the feasible starts themselves. `multipliers`, of shape (J,),
     are the shadow prices at the first start.
     """
+    of, unit = of.normalised()
+    multipliers = multipliers / unit
     every = np.arange(of.n_draws)
     inner = inside(starts, allowed)
     priced = bool(allowed.names) and not of.worst and allowed.l1_reference is None
@@ -171,7 +181,7 @@ def draw_optima(
         best.residuals[left] = np.inf
     if not _is_hard(of, allowed):
         settle(of, best, allowed.lower, allowed.upper)
-    return best
+    return best._replace(values=best.values * unit)
 
 
 def _is_hard(of: Problem, allowed: FeasibleSet) -> bool:
@@ -222,6 +232,21 @@ def inside(points: np.ndarray, allowed: FeasibleSet) -> np.ndarray:
     room = upper - lower
     share = (1 - lower.sum()) / room.sum() if room.sum() > 0 else 0.0
     return 0.99 * project(points, lower, upper) + 0.01 * (lower + share * room)
+
+
+def _drawn_back(points: np.ndarray, allowed: FeasibleSet) -> np.ndarray:
+    """Points (P, K), those that rounds left outside moved towards the centre of a divergence."""
+    centres = allowed.kl_references
+    centres = centres[allowed.violation(centres) <= FEASIBLE / 2]
+    outside = allowed.violation(points) > FEASIBLE
+    if not (len(centres) and outside.any()):
+        return points
+    low, high = np.zeros((len(points), 1)), outside.astype(float)[:, None]
+    for _ in range(_BISECTIONS):
+        middle = (low + high) / 2
+        within = allowed.violation(points + middle * (centres[0] - points)) <= FEASIBLE
+        low, high = np.where(within[:, None], low, middle), np.where(within[:, None], middle, high)
+    return points + high * (centres[0] - points)
 
 
 def _apart(one: np.ndarray, other: np.ndarray) -> bool:

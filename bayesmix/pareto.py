@@ -10,11 +10,11 @@ from bayesmix.constraints import Constraint
 from bayesmix.feasible import FEASIBLE, FeasibleSet, feasible_set
 from bayesmix.fit import Fit
 from bayesmix.objective import Objective, Problem, problem, resolve_objective
-from bayesmix.optima import mean_optimum, risk_optimum
+from bayesmix.optima import InfiniteObjectiveError, mean_optimum, risk_optimum
 from bayesmix.optimise import project
 from bayesmix.risk import Mean
 
-_TIE = 1e-9  # nats
+_TIE = 1e-9  # nats, where the weights sum to 1
 _TRIES = 6  # of the search for the farthest mixture
 _FAR = 1e-5  # of a weight: less is no gain
 
@@ -52,12 +52,14 @@ def pareto_front(
     -------
     Dataset, dims (point, domain, objective, draw)
         ``weights`` (point, domain), from the least of the first objective to the least of the
-        second; ``loss`` (objective, point, draw), nats per token.
+        second; ``loss`` (objective, point, draw), nats per token. Attributes ``residual`` and
+        ``violation``, the worst of the mixtures', as in `Recommendation.convergence`.
 
     Raises
     ------
     ValueError
-        As `recommend`, and unless there are two objectives, weighted sums of losses.
+        As `recommend`, unless there are two objectives, weighted sums of losses, and if one is
+        infinite where the other is least.
 
     Examples
     --------
@@ -95,9 +97,15 @@ def pareto_front(
     allowed = feasible_set(constraints, domains, n_tokens)
     rng = np.random.default_rng(seed)
     start = np.full((1, len(domains)), 1 / len(domains))
-    ends = [mean_optimum(of, start, allowed, rng)[0].minima.points[0] for of in alone]
-    found = np.stack(ends)
+    ends = [mean_optimum(of, start, allowed, rng)[0].minima for of in alone]
+    found = np.concatenate([end.points for end in ends])
+    residual = max(float(end.residuals[0]) for end in ends)
     means = np.stack([of.values(found).mean(axis=0) for of in alone])
+    if not np.isfinite(means).all():
+        raise InfiniteObjectiveError(
+            "one objective is infinite where the other is least: this law has no finite loss for a "
+            "domain without tokens; give the domains of each a lower bound above 0"
+        )
     done = {-1}  # chords, by their first point, beyond which nothing lies
     while len(found) < points:
         # the chord that spans the most area, and what lies farthest beyond it (Cohon 1978)
@@ -111,7 +119,8 @@ def pareto_front(
         of = combined(tuple(shares))
         h = risk_optimum(of, Mean(), np.concatenate([between, found[i : i + 2]]), allowed)[0]
         new = np.stack([one.values(h.minima.points).mean(axis=0) for one in alone])
-        if shares @ (means[:, [i]] - new) <= _TIE:
+        residual = max(residual, float(h.minima.residuals[0]))
+        if shares @ (means[:, [i]] - new) <= _TIE * of.normalised()[1]:
             done.add(i)
             continue
         done = {j + (j > i) for j in done}
@@ -124,6 +133,7 @@ def pareto_front(
             "loss": (("objective", "point", "draw"), losses),
         },
         {"domain": list(domains), "objective": list(objectives)},
+        {"residual": residual, "violation": float(allowed.violation(found).max())},
     )
 
 
@@ -164,7 +174,8 @@ def near_optimal(
     Dataset, dims (end, domain, weight_of)
         ``weights`` (domain, end, weight_of): of the mixtures in the set the one with the
         ``least`` and the ``most`` of each domain; ``loss`` (domain, end), their expected loss.
-        Attribute ``optimum``, the least expected loss.
+        Attributes ``optimum``, the least expected loss, and ``residual`` and ``violation``, its
+        own and the worst of the mixtures', as in `Recommendation.convergence`.
 
     Raises
     ------
@@ -202,11 +213,16 @@ def near_optimal(
             for i in range(len(domains))
         ]
     )  # fmt: skip
-    loss = of.values(ends.reshape(-1, len(domains))).mean(axis=0).reshape(-1, 2)
+    mixtures = ends.reshape(-1, len(domains))
+    loss = of.values(mixtures).mean(axis=0).reshape(-1, 2)
     return xr.Dataset(
         {"weights": (("domain", "end", "weight_of"), ends), "loss": (("domain", "end"), loss)},
         {"domain": domains, "end": ["least", "most"], "weight_of": domains},
-        {"optimum": float(best.values[0])},
+        {
+            "optimum": float(best.values[0]),
+            "residual": float(best.residuals[0]),
+            "violation": float(allowed.violation(mixtures).max()),
+        },
     )
 
 

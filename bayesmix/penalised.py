@@ -16,7 +16,7 @@ from bayesmix.lagrangian import priced
 from bayesmix.objective import Problem
 from bayesmix.optimise import Minima, minimise, residual
 
-_STEEPNESS = 100.0  # r, in nats per squared unit of the constraint
+_STEEPNESS = 100.0  # r, per squared unit of the constraint
 _ROUNDS = 24  # of two domains under a tight bound some need more than 8
 _STEPS = 100  # of gradients in a round
 _PATIENCE = 2  # rounds after which a draw that no round settles is left
@@ -33,7 +33,7 @@ class Penalised(Problem):
     allowed : FeasibleSet
         Without an L1 distance, whose penalty has corners.
     multipliers : array, shape (S, J)
-        mu, nats per unit of each constraint.
+        mu, of what `FeasibleSet.rooted` makes of the constraints.
     """
 
     allowed: FeasibleSet
@@ -51,16 +51,13 @@ class Penalised(Problem):
     def at(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Value (S,) and gradient (S, K), every draw at a mixture of its own (S, K)."""
         value, gradient = super().at(points)
-        active, cost = self.priced(points)
-        return value + cost, gradient + self.allowed.pull(points, active)
+        excess, rate = self.allowed.rooted(self.allowed.excess(points))
+        active, cost = priced(excess, self.multipliers, _STEEPNESS)
+        return value + cost, gradient + self.allowed.pull(points, active * rate)
 
     def of_rows(self, points: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """`at` of the draws in `rows`, as `minimise` calls it."""
         return self.subset(rows).at(points)
-
-    def priced(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The multipliers of the next round (S, J), and what the constraints cost (S,)."""
-        return priced(self.allowed.excess(points), self.multipliers, _STEEPNESS)
 
 
 def settle_within(of: Problem, best: Minima, multipliers: np.ndarray, allowed: FeasibleSet) -> None:
@@ -69,7 +66,7 @@ def settle_within(of: Problem, best: Minima, multipliers: np.ndarray, allowed: F
     Parameters
     ----------
     of : Problem
-        Of a sum, not of the worst domain.
+        Normalised, of a sum, not of the worst domain.
     best : Minima
         One point a draw.
     multipliers : array, shape (S, J)
@@ -78,8 +75,10 @@ def settle_within(of: Problem, best: Minima, multipliers: np.ndarray, allowed: F
         Without an L1 distance.
     """
     parts = {name: getattr(of, name) for name in Problem.__dataclass_fields__}
-    every = Penalised(**parts, allowed=allowed, multipliers=multipliers.copy())
-    slack = np.maximum(allowed.excess(best.points), -multipliers / _STEEPNESS)
+    excess = allowed.rooted(allowed.excess(best.points))[0]
+    rate = allowed.rooted(np.zeros_like(excess))[1]
+    every = Penalised(**parts, allowed=allowed, multipliers=multipliers / rate)
+    slack = np.maximum(excess, -every.multipliers / _STEEPNESS)
     going = np.flatnonzero((best.residuals > _SETTLED) | (abs(slack) > _MET).any(axis=1))
     for turn in range(_ROUNDS):
         if not going.size:
@@ -100,8 +99,9 @@ def settle_within(of: Problem, best: Minima, multipliers: np.ndarray, allowed: F
             left = residual(points, slope, allowed.lower, allowed.upper)
             found = Minima(points, value, left)
         settle(these, found, allowed.lower, allowed.upper)
-        change = np.maximum(allowed.excess(found.points), -these.multipliers / _STEEPNESS)
-        every.multipliers[going] = these.priced(found.points)[0]
+        excess = allowed.rooted(allowed.excess(found.points))[0]
+        change = np.maximum(excess, -these.multipliers / _STEEPNESS)
+        every.multipliers[going] = priced(excess, these.multipliers, _STEEPNESS)[0]
         best.points[going] = found.points
         best.values[going] = of.subset(going).at(found.points)[0]
         best.residuals[going] = found.residuals

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from bayesmix._cautions import below_floor
 from bayesmix.discrepancy import discrepancy_draws
 from bayesmix.draws import law_draws, losses
 from bayesmix.fit import Fit
@@ -187,23 +188,6 @@ def summaries(
         block = mixtures.iloc[first : first + at_once].reset_index(drop=True)
         found = _predict_rows(fit, block, discrepancy).summary(prob)
         yield found.assign(row=found["row"] + first)
-
-
-def below_floor(fit: Fit, n_params: float | np.ndarray) -> list[str]:
-    """A sentence where N leaves the domains no capacity to share: on the smallest, of many.
-
-    They share ``N + (K - 1) H`` parameters and each has at least H, which no N below H allows.
-    """
-    least = float(np.min(n_params))
-    floors = np.exp(fit.posterior["posterior"].to_dataset()["log_H"].values)
-    share = (floors >= least).mean()
-    if not share:
-        return []
-    return [
-        f"N = {least:.3g} parameters is at or below the law's floor H of capacity under "
-        f"{100 * share:.3g}% of draws (at most {floors.max():.3g}): there the law says nothing of "
-        "how domains share it."
-    ]
 
 
 def _predict_rows(fit: Fit, mixtures: pd.DataFrame, discrepancy: bool, seed: int = 0) -> Prediction:

@@ -18,12 +18,18 @@ import xarray as xr
 from bayesmix._cautions import TOLERANCE, doubts, outside, unfinished
 from bayesmix._recommendation import Recommendation
 from bayesmix.constraints import Constraint
-from bayesmix.feasible import FeasibleSet, feasible_set
+from bayesmix.feasible import FEASIBLE, FeasibleSet, feasible_set
 from bayesmix.fit import Fit
 from bayesmix.lagrangian import Constrained
 from bayesmix.model import MODEL_VERSION
 from bayesmix.objective import Objective, Problem, check_sizes, problem, resolve_objective
-from bayesmix.optima import draw_optima, inside, mean_optimum, risk_optimum
+from bayesmix.optima import (
+    InfiniteObjectiveError,
+    draw_optima,
+    inside,
+    mean_optimum,
+    risk_optimum,
+)
 from bayesmix.optimise import Minima
 from bayesmix.predict import predict_at
 from bayesmix.risk import Mean, ProbBelow, Regret, Risk, is_mean, value
@@ -33,7 +39,7 @@ __all__ = ["Recommendation", "recommend"]
 _RANKING_DRAWS = 500  # by which the best observed run is chosen
 _ACTIVE = 1e-8  # a weight this close to its bound rests on it
 _PACKAGES = ("bayesmix", "numpy", "numba", "xarray", "pymc")
-UNCONSTRAINED = "unconstrained"
+RECOMMENDED, UNCONSTRAINED = "recommended", "unconstrained"
 
 
 def recommend(
@@ -78,8 +84,9 @@ def recommend(
     Raises
     ------
     ValueError
-        If names are unknown, weights negative or all zero, N or D not positive, no mixture meets
-        the constraints, or none of them has a finite objective.
+        If names are unknown or taken, weights negative or all zero, N or D not positive, no
+        mixture meets the constraints, none of them has a finite objective, or the mixture to beat
+        has none.
 
     Notes
     -----
@@ -87,6 +94,7 @@ def recommend(
     """
     # before constraints count tokens
     check_sizes(n_params, n_tokens)
+    constraints = tuple(constraints)
     risk = Mean() if risk is None else risk
     wanted, worst = resolve_objective(fit.components, fit.observed_components, objective)
     domains = fit.runs.domains
@@ -94,7 +102,7 @@ def recommend(
     of = problem(fit, n_params, n_tokens, wanted, worst=worst, seed=seed)
     known, run_ids = _known_mixtures(fit, of)
     for name, given in (baselines or {}).items():
-        if name in known:
+        if name in (*known, RECOMMENDED, UNCONSTRAINED):
             raise ValueError(f"{name!r} is a baseline already: choose another name")
         if hasattr(given, "optimum"):
             if worst:
@@ -115,12 +123,15 @@ def recommend(
     mixtures = np.stack([h, *known.values()])
     values = of.values(mixtures)
     values[~np.isfinite(values)] = np.nan
-    candidates = np.array([name != UNCONSTRAINED for name in ("recommended", *known)])
+    keeps = allowed.violation(mixtures) <= FEASIBLE
+    everyone = np.array([RECOMMENDED, *known])
+    candidates = (keeps & (everyone != UNCONSTRAINED)) | (everyone == RECOMMENDED)
     best_of_draw = np.where(np.isnan(values), np.inf, values)[:, candidates].argmin(axis=1)
     p_best = np.bincount(best_of_draw, minlength=candidates.sum()) / of.n_draws
     convergence = {
         "residual": float(found.best.minima.residuals[0]),
         "violation": float(allowed.violation(h[None])[0]),
+        "gap": float(found.best.gaps[0]),
         "starts": found.starts,
         "agreed": found.agreed,
         "draws_residual": float(optima.residuals.max()),
@@ -147,14 +158,11 @@ def recommend(
             {
                 "baseline": list(known),
                 "run_id": ("baseline", [run_ids.get(name, "") for name in known]),
+                "allowed": ("baseline", keeps[1:]),
                 "domain": names,
             },
         ),
-        p_best=dict(
-            zip(
-                np.array(["recommended", *known])[candidates].tolist(), p_best.tolist(), strict=True
-            )
-        ),
+        p_best=dict(zip(everyone[candidates].tolist(), p_best.tolist(), strict=True)),
         warnings=(
             *doubts(fit, wanted, n_params, n_tokens),
             *outside(fit, h),
@@ -221,20 +229,31 @@ def choose(
         The baseline of `ProbBelow`.
     seed : int
         Of the random starts.
+
+    Raises
+    ------
+    InfiniteObjectiveError
+        If no mixture that is allowed has a finite objective, or `beat` has none.
     """
+    less: np.ndarray | float = 0.0
+    if beat is not None:
+        less = of.values(beat[None])[:, 0]
+        if not np.isfinite(less).all():
+            raise InfiniteObjectiveError(
+                "the mixture to beat has no finite loss under this law: it lacks tokens of a "
+                "domain that the objective counts"
+            )
     best, starts, agreed = mean_optimum(of, known, allowed, np.random.default_rng(seed))
     starts_of_draws = np.concatenate([best.minima.points, known])
     optima = draw_optima(of, starts_of_draws, allowed, best.multipliers[0])
     # the draws' own optima may lie in a basin that the search missed
     centre = inside(optima.points.mean(axis=0, keepdims=True), allowed)
     again, _ = risk_optimum(of, Mean(), centre, allowed)
-    if again.minima.values[0] < best.minima.values[0]:
+    allows = allowed.violation(again.minima.points)[0] <= FEASIBLE
+    if allows and again.minima.values[0] < best.minima.values[0]:
         best = again
-    less: np.ndarray | float = 0.0
     if isinstance(risk, Regret):
         less = optima.values
-    if beat is not None:
-        less = of.values(beat[None])[:, 0]
     if not is_mean(risk):
         best, _ = risk_optimum(
             of, risk, np.concatenate([best.minima.points, centre]), allowed, less
@@ -286,29 +305,29 @@ def _prices(allowed: FeasibleSet, best: Constrained) -> pd.DataFrame:
     """One line a constraint: whether it binds, and what the objective would gain per unit.
 
     At an optimum the slope of the objective and of the priced constraints is the same in every
-    domain that is free to move; what a domain at its bound lacks of it is the bound's price.
+    domain that is free to move; what a domain at its bound lacks of it is the bound's price. Under
+    `Regret` the draws' own optima are held.
     """
     h, mu = best.minima.points, best.multipliers
     slope = (best.slopes + allowed.pull(h, mu))[0]
     h = h[0]
-    away = np.zeros(len(h)) if allowed.l1_reference is None else h - allowed.l1_reference
-    moved = abs(away) > _ACTIVE if allowed.l1_reference is not None else np.full(len(h), True)
+    corner = np.zeros(len(h))  # what leaving the reference of an L1 distance costs, either way
     if allowed.l1_reference is not None:
+        away = h - allowed.l1_reference
+        moved = abs(away) > _ACTIVE
         slope = slope + mu[0, -1] * np.where(moved, np.sign(away), 0.0)
+        corner = np.where(moved, 0.0, mu[0, -1])
     at_low, at_high = h <= allowed.lower + _ACTIVE, h >= allowed.upper - _ACTIVE
-    free = moved & ~at_low & ~at_high
-    # a fixed domain can neither give weight nor take it
-    loose = allowed.upper - allowed.lower > _ACTIVE
+    free = (corner == 0) & ~at_low & ~at_high
     if free.any():
-        level = slope[free].mean()
-    elif (at_high & loose).any():
-        level = slope[at_high & loose].max()
-    else:
-        level = slope[loose].min() if loose.any() else slope.min()
+        taken = given = slope[free].mean()
+    else:  # what is given up goes to one that can rise, what is taken comes from one that can fall
+        taken = (slope + corner)[~at_high].min(initial=np.inf)
+        given = (slope - corner)[~at_low].max(initial=-np.inf)
     lines = []
     for names, at, gain in (
-        (allowed.lower_names, at_low, slope - level),
-        (allowed.upper_names, at_high, level - slope),
+        (allowed.lower_names, at_low, slope - corner - taken),
+        (allowed.upper_names, at_high, given - corner - slope),
     ):
         lines += [
             (name, bool(on), max(float(price), 0.0) if on else 0.0)

@@ -16,6 +16,7 @@ from bayesmix.objective import (
     problem,
     resolve_objective,
 )
+from bayesmix.optima import InfiniteObjectiveError
 from bayesmix.recommend import choose, mixture_of
 from bayesmix.risk import Mean, ProbBelow, Risk
 
@@ -51,7 +52,8 @@ def scale_path(
     Dataset, dims (step, domain, draw)
         ``weights`` (step, domain), recommended; ``optima`` (step, draw, domain), of every draw;
         ``loss`` (step, draw), the objective's expected loss at the recommendation, nats per
-        token. Coords ``n_params`` and ``n_tokens`` (step).
+        token. Coords ``n_params`` and ``n_tokens`` (step). Attributes ``residual`` and
+        ``violation``, the worst of the recommendations', as in `Recommendation.convergence`.
 
     Raises
     ------
@@ -70,12 +72,14 @@ def scale_path(
     """
     if len(n_params) != len(n_tokens):
         raise ValueError(f"{len(n_params)} sizes, but {len(n_tokens)} horizons")
+    constraints = tuple(constraints)
     risk = Mean() if risk is None else risk
     wanted, worst = resolve_objective(fit.components, fit.observed_components, objective)
     domains = list(fit.runs.domains)
     beat = mixture_of(domains, risk.baseline) if isinstance(risk, ProbBelow) else None
     starts = np.full((1, len(domains)), 1 / len(domains))
     weights, optima, losses = [], [], []
+    residuals, breaches = [0.0], [0.0]
     for size, horizon in zip(n_params, n_tokens, strict=True):
         of = problem(fit, size, horizon, wanted, worst=worst, seed=seed).thinned(draws)
         allowed = feasible_set(constraints, domains, horizon)
@@ -85,6 +89,8 @@ def scale_path(
         weights.append(h[0])
         optima.append(found.optima.points)
         losses.append(of.values(h)[:, 0])
+        residuals.append(found.best.minima.residuals[0])
+        breaches.append(allowed.violation(h)[0])
     return xr.Dataset(
         {
             "weights": (("step", "domain"), np.array(weights)),
@@ -96,6 +102,7 @@ def scale_path(
             "n_params": ("step", np.asarray(n_params, dtype=float)),
             "n_tokens": ("step", np.asarray(n_tokens, dtype=float)),
         },
+        {"residual": float(max(residuals)), "violation": float(max(breaches))},
     )
 
 
@@ -139,7 +146,8 @@ def overtakes(
     Raises
     ------
     ValueError
-        If names are unknown, weights do not sum to 1, or sizes are not positive and ascending.
+        If names are unknown, weights do not sum to 1, sizes are not positive and ascending, or
+        neither mixture has a finite loss.
 
     Examples
     --------
@@ -176,12 +184,18 @@ def overtakes(
     n_draws = len(loss)
     parts = loss.reshape(n_draws, 2, _SIZES, -1) * factors[:, None]
     total = parts.max(axis=3) if worst else parts.sum(axis=3)
+    if np.isinf(total).all(axis=1).any():
+        raise InfiniteObjectiveError(
+            "neither mixture has a finite loss under this law: both lack tokens of a domain that "
+            "the objective counts"
+        )
     ahead = total[:, 0] - total[:, 1]
     crosses = (ahead[:, :-1] >= 0) & (ahead[:, 1:] < 0)
     cell, every = crosses.argmax(axis=1), np.arange(n_draws)
     before, after = ahead[every, cell], ahead[every, cell + 1]
     crossed = crosses.any(axis=1)
-    share = np.divide(before, before - after, out=np.full(n_draws, np.nan), where=crossed)
+    share = np.full(n_draws, np.nan)
+    share[crossed] = before[crossed] / (before[crossed] - after[crossed])
     crossing = sizes[cell] * (sizes[1] / sizes[0]) ** share
     return xr.Dataset(
         {

@@ -7,7 +7,19 @@ import scipy.optimize
 from hypothesis import given, settings
 from synthetic import fit_of, parameters, swarm
 
-from bayesmix import KL, L1, Bounds, CVaR, Fixed, GroupSum, RunsError, TokenBudget, recommend
+from bayesmix import (
+    KL,
+    L1,
+    Bounds,
+    CVaR,
+    Fixed,
+    GroupSum,
+    Regret,
+    RunsError,
+    TokenBudget,
+    near_optimal,
+    recommend,
+)
 from bayesmix._choices import read_constraints
 from bayesmix.feasible import feasible_set
 from bayesmix.objective import problem
@@ -136,6 +148,115 @@ def test_constraints_that_do_not_bind_cost_nothing(fit):
     assert (rec.constraints["price"] == 0).all()
 
 
+@pytest.mark.parametrize(
+    ("constraint", "atol"),
+    # the same path but for rounding; where a draw's ties are broken by it, as measured
+    [(KL(SKEWED, 0.05), 1e-7), (GroupSum("g", NAMES[:3], max=0.3), 1e-7), (L1(SKEWED, 0.15), 1e-6)],
+)
+def test_the_unit_of_the_objective_is_no_matter(constraint, atol, fit):
+    one = recommend(fit, N, D, constraints=[constraint])
+    for weight in (1.0, 100.0, 1e-6):
+        rec = recommend(fit, N, D, objective=dict.fromkeys(NAMES, weight), constraints=[constraint])
+        np.testing.assert_allclose(rec.weights, one.weights, atol=1e-8)
+        np.testing.assert_allclose(rec.optima, one.optima, atol=atol)
+        assert rec.convergence["violation"] <= 1e-8
+        assert rec.convergence["draws_violation"] <= 1e-8
+        assert rec.convergence["residual"] <= 1e-6
+        prices = one.constraints["price"] * 6 * weight
+        np.testing.assert_allclose(rec.constraints["price"], prices, rtol=1e-6)
+        assert rec.risk_value == pytest.approx(one.risk_value * 6 * weight, rel=1e-10)
+
+
+REFERENCES = {
+    "uniform": np.full(4, 0.25),
+    "skewed": np.array([0.6, 0.3, 0.08, 0.02]),
+    "thin": np.array([0.94, 0.05, 0.008, 0.002]),
+}
+
+
+@pytest.mark.parametrize("reference", REFERENCES)
+@pytest.mark.parametrize("limit", [1e-4, 1e-3, 1e-2, 0.1])
+def test_a_divergence_is_kept_however_tight(reference, limit):
+    # data noise alone, sum_i A_i (D h_i)^-a / 4: a closed form to which a general solver goes
+    four, ref = NAMES[:4], REFERENCES[reference]
+    draws = parameters(four, n_draws=8, spread=0.5)
+    draws["log_c"] = np.full((8, 4), -60.0)
+    draws["a"] = np.full((8, 4), 0.3)
+    draws["log_A"] = np.log(np.random.default_rng(0).lognormal(4, 1, (8, 4)))
+    fit = fit_of(draws, swarm(four), law="regression")
+    rec = recommend(fit, N, D, constraints=[KL(dict(zip(four, ref, strict=True)), limit)])
+    assert rec.convergence["violation"] <= 1e-8
+    assert rec.convergence["draws_violation"] <= 1e-8
+    assert rec.convergence["draws_converged"] == 1
+    scale = np.exp(draws["log_A"]) * D**-0.3 / 4
+    for found, a in ((rec.weights, scale.mean(axis=0)), *zip(rec.optima, scale, strict=True)):
+        # tokens of the reference are the start; in shares of them the curvature is even
+        truth = scipy.optimize.minimize(
+            lambda x, a=a: (a * (ref * x) ** -0.3).sum(),
+            np.ones(4),
+            jac=lambda x, a=a: -0.3 * a * ref**-0.3 * x**-1.3,
+            method="SLSQP",
+            bounds=[(1e-6, None)] * 4,
+            constraints=[
+                {"type": "eq", "fun": lambda x: ref @ x - 1, "jac": lambda x: ref},
+                {
+                    "type": "ineq",
+                    "fun": lambda x: 1 - ref @ (x * np.log(x) - x + 1) / limit,
+                    "jac": lambda x: -ref * np.log(x) / limit,
+                },
+            ],
+            options={"ftol": 1e-15, "maxiter": 500},
+        ).x
+        np.testing.assert_allclose(found, ref * truth, atol=2e-6)
+        h = found.values
+        # measured: 1.6e-9, where a domain of 0.002 is steep
+        assert (a * h**-0.3).sum() <= (a * (ref * truth) ** -0.3).sum() + 3e-9
+        assert (h * np.log(h / ref)).sum() <= limit + 1e-8
+
+
+def test_what_the_rounds_leave_of_a_breach_is_drawn_back(fit, monkeypatch):
+    monkeypatch.setattr("bayesmix.lagrangian._MOST", 1.0)  # rounds that settle slowly
+    limits = [KL(SKEWED, 0.01), GroupSum("g", NAMES[:2], min=0.65)]
+    rec = recommend(fit, N, D, constraints=limits)
+    assert rec.convergence["violation"] <= 1e-8
+    assert rec.convergence["draws_violation"] <= 1e-8
+    monkeypatch.setattr("bayesmix.optima._drawn_back", lambda points, _: points)
+    assert recommend(fit, N, D, constraints=limits).convergence["violation"] > 1e-8
+
+
+def test_two_constraints_that_all_but_clash_are_both_kept(fit):
+    uniform = dict.fromkeys(NAMES, 1 / 6)
+    limits = [KL(uniform, 1e-4), GroupSum("g", NAMES[:2], max=1 / 3 + 1e-3)]
+    rec = recommend(fit, N, D, objective={"d1": 1.0}, constraints=limits)
+    assert rec.convergence["violation"] <= 1e-8
+    assert rec.convergence["draws_violation"] <= 1e-8
+    assert rec.constraints["binding"].all()
+
+
+def test_a_divergence_of_nothing_is_its_reference(fit):
+    rec = recommend(fit, N, D, constraints=[KL(SKEWED, 0)])
+    np.testing.assert_allclose(rec.weights, list(SKEWED.values()), atol=1e-12)
+    np.testing.assert_allclose(rec.optima, np.tile(rec.weights, (24, 1)), atol=1e-12)
+
+
+@pytest.mark.parametrize("limit", [1e-4, 1e-2])
+def test_what_is_near_the_optimum_keeps_a_divergence(limit, fit):
+    kl = KL(SKEWED, limit)
+    near = near_optimal(fit, N, D, 1e-3, constraints=[kl])
+    mixtures = near["weights"].transpose("domain", "end", "weight_of").values.reshape(-1, 6)
+    assert feasible_set([kl], NAMES, D).violation(mixtures).max() <= 1e-8
+    assert near.attrs["violation"] <= 1e-8
+    assert near.attrs["residual"] <= 1e-6
+
+
+def test_constraints_may_come_one_by_one(fit):
+    limits = [Bounds({"d1": (0.0, 0.05)})]
+    rec = recommend(fit, N, D, constraints=iter(limits))
+    assert rec.weights.sel(domain="d1") <= 0.05
+    assert "unconstrained" in rec.baselines["baseline"]
+    assert feasible_set(iter(limits), NAMES, D).upper[1] == 0.05
+
+
 @settings(max_examples=25)
 @given(st.integers(0, 2**32 - 1))
 def test_sets_around_a_mixture_are_feasible_and_kept(seed):
@@ -202,6 +323,12 @@ def test_sets_that_no_mixture_meets_name_what_clashes(constraints, named, spared
         (KL({"d0": 0.5}, 0.1), "kl: out of range: a reference that sums to 0.5"),
         (KL({"d0": 1.0}, -0.1), "kl: out of range: max -0.1"),
         (L1({"d0": 1.0}, np.nan), "l1: out of range: max nan"),
+        (Bounds({"d0": 0.1}), "bounds: out of range: d0 0.1"),
+        (Bounds({"d0": (0.1,)}), r"bounds: out of range: d0 \(0.1,\)"),
+        (Bounds({"d0": (None, 0.3)}), r"bounds: out of range: d0 \(None, 0.3\)"),
+        (Fixed({"d0": None}), "fixed weights: out of range: d0 None"),
+        (GroupSum("g", ["d0"], min=None), "group g: out of range"),
+        ({"d0": (0, 1)}, "no constraint: {'d0'"),
     ],
 )
 def test_constraints_that_are_refused(constraint, said):
@@ -299,6 +426,53 @@ def test_prices_where_no_domain_is_free_are_what_a_little_more_gains():
         for other in (least(0.2 + step), least(0.2, 0.5 + step))
     ]
     np.testing.assert_allclose(price[["d0 at most 0.2", "d1 at most 0.5"]], gains, atol=3e-4)
+
+
+def test_prices_of_bounds_at_an_l1_reference_are_what_a_little_more_gains(fit):
+    reference = dict(zip(NAMES, (0.4, 0.2, 0.1, 0.1, 0.1, 0.1), strict=True))
+
+    def least(low: float, limit: float = 0.05):
+        limits = [Bounds({"d0": (low, 1)}), L1(reference, limit)]
+        return recommend(fit, N, D, constraints=limits)
+
+    rec, step = least(0.4), 1e-4
+    price = rec.constraints.set_index("constraint")["price"]
+    gains = [
+        (rec.risk_value - other.risk_value) / step
+        for other in (least(0.4 - step), least(0.4, 0.05 + step))
+    ]
+    assert gains[1] > 0.05
+    np.testing.assert_allclose(price, gains, atol=3e-4)
+
+
+def test_prices_of_lower_bounds_where_no_domain_is_free_are_what_a_little_less_gains():
+    # each at a bound: d0 and d1 from below, d2 from above, and the rest has nothing to give
+    fit = fit_of(parameters(NAMES, n_draws=20), swarm(NAMES))
+    others = Fixed(dict.fromkeys(NAMES[3:], 0.05))
+
+    def least(d0: float = 0.3, d1: float = 0.35):
+        bounds = Bounds({"d0": (d0, 1), "d1": (d1, 1), "d2": (0, 0.2)})
+        return recommend(fit, N, D, objective={"d2": 1.0}, constraints=[bounds, others])
+
+    rec, step = least(), 1e-4
+    np.testing.assert_allclose(rec.weights.values[:3], [0.3, 0.35, 0.2], atol=1e-6)
+    price = rec.constraints.set_index("constraint")["price"]
+    gains = [
+        (rec.risk_value - other.risk_value) / step
+        for other in (least(d0=0.3 - step), least(d1=0.35 - step))
+    ]
+    assert max(gains) > 1e-4
+    found = price[["d0 at least 0.3", "d1 at least 0.35"]]
+    np.testing.assert_allclose(found, gains, atol=1e-5)
+
+
+def test_a_price_of_regret_says_what_it_is_of(fit):
+    limits = [Bounds({"d1": (0.0, 0.05)})]
+    mean, regret = (recommend(fit, N, D, risk=r, constraints=limits) for r in (None, Regret()))
+    price = mean.constraints["price"].item()
+    assert regret.constraints["price"].item() == pytest.approx(price, rel=1e-9)
+    assert f"at {price:.4f} nats per unit of loss (the draws' own optima held)." in repr(regret)
+    assert "held" not in repr(mean)
 
 
 def test_all_optima_on_a_constraint_are_found_and_said_to_be():

@@ -332,6 +332,15 @@ def test_the_path_shows_weights_and_bands(small):
     assert (pixels(axes).min(axis=2) < 0.9).mean() > 0.01
 
 
+def test_a_path_over_tokens_is_drawn_over_tokens(small):
+    path = scale_path(small, [1e9] * 3, [2e9, 2e10, 2e11], draws=20)
+    axes = plots.plot_scale_path(path)
+    np.testing.assert_array_equal(axes[0].lines[0].get_xdata(), [2e9, 2e10, 2e11])
+    assert axes[0].get_xlabel() == "D, tokens"
+    along_n = plots.plot_scale_path(path.assign_coords(n_params=("step", [1e8, 1e9, 1e10])))
+    assert along_n[0].get_xlabel() == "N, parameters"
+
+
 # --- prior predictive ---
 
 

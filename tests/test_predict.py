@@ -11,8 +11,8 @@ import xarray as xr
 from synthetic import fit_of, parameters, swarm
 
 from bayesmix import predict, runs_from_frame
+from bayesmix._cautions import below_floor
 from bayesmix.draws import law_draws, losses
-from bayesmix.predict import below_floor
 
 DOMAINS = ("web", "code", "books")
 H = {"web": 0.5, "code": 0.3, "books": 0.2}

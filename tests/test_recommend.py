@@ -23,6 +23,7 @@ from bayesmix import (
     runs_from_frame,
 )
 from bayesmix import law as laws
+from bayesmix._cautions import unfinished
 from bayesmix.allocation import allocate
 from bayesmix.feasible import feasible_set
 from bayesmix.objective import problem, risk_target
@@ -537,6 +538,32 @@ def test_it_says_where_the_search_stopped_short(fit, monkeypatch):
     assert any("draws' optima" in w for w in short.warnings)
 
 
+@pytest.mark.parametrize("name", ["residual", "gap", "draws_violation"])
+@pytest.mark.parametrize("bad", [1e-5, np.nan])
+def test_what_is_left_over_or_no_number_is_said(name, bad):
+    good = dict.fromkeys(("residual", "gap", "violation", "draws_violation"), 0.0)
+    good["draws_converged"] = 1.0
+    assert unfinished(good) == []
+    assert len(unfinished(good | {name: bad})) == 1
+
+
+def test_a_baseline_that_breaks_the_constraints_is_no_rival(fit):
+    good, bad = {"web": 0.5, "code": 0.47, "books": 0.03}, {"web": 0.4, "code": 0.4, "books": 0.2}
+    rec = recommend(fit, N, D, constraints=[Bounds(LIMITS)], baselines={"good": good, "bad": bad})
+    allowed = rec.baselines["allowed"].to_series()
+    assert allowed["good"]
+    assert not allowed[["bad", "uniform", "unconstrained"]].any()
+    rivals = allowed.index[allowed & (allowed.index != "unconstrained")]
+    assert set(rec.p_best) == {"recommended", *rivals}
+    ahead = rec.baselines["difference"].sel(baseline=rivals).max("baseline") < 0
+    assert rec.p_best["recommended"] == pytest.approx(float(ahead.mean()))
+    left = [name.replace("_", " ") for name in allowed.index[~allowed]]
+    assert f"Left out, since they break the constraints: {', '.join(left)}." in repr(rec)
+    free = recommend(fit, N, D, baselines={"good": good, "bad": bad})
+    assert free.baselines["allowed"].all()
+    assert "Left out" not in repr(free)
+
+
 def test_the_same_seed_recommends_the_same_and_another_the_same_mixture(fit):
     one, same, other = (recommend(fit, N, D, seed=seed) for seed in (1, 1, 2))
     assert one.to_dict() == same.to_dict()
@@ -637,6 +664,8 @@ def test_it_prints_weights_intervals_and_warnings(rec):
         ({"objective": {}}, "no weight of the objective is above 0"),
         ({"constraints": [Bounds({"poems": (0, 1)})]}, "bounds: unknown domain 'poems'; valid"),
         ({"baselines": {"uniform": {"web": 1.0}}}, "'uniform' is a baseline already"),
+        ({"baselines": {"recommended": {"web": 1.0}}}, "'recommended' is a baseline already"),
+        ({"baselines": {"unconstrained": {"web": 1.0}}}, "'unconstrained' is a baseline already"),
         ({"baselines": {"old": {"poems": 1.0}}}, "baseline 'old': unknown domain 'poems'"),
         ({"baselines": {"old": {"web": 0.5}}}, "baseline 'old': weights must be 0 or more and sum"),
     ],

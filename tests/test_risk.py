@@ -22,7 +22,7 @@ from bayesmix import (
 )
 from bayesmix.feasible import feasible_set
 from bayesmix.objective import problem
-from bayesmix.optima import draw_optima
+from bayesmix.optima import InfiniteObjectiveError, draw_optima
 from bayesmix.pareto import near_optimal
 from bayesmix.risk import parse_risk, scale, smooth, value, weights
 
@@ -276,6 +276,32 @@ def test_what_a_constraint_costs_of_a_chance(fit):
     assert f"at {prices[0]:.4f} of the chance per unit" in repr(found[0])
 
 
+@pytest.mark.parametrize("risk", [Mean(), CVaR(0.8), Quantile(0.8), ProbBelow(UNIFORM)])
+@pytest.mark.parametrize("worst", [False, True])
+def test_every_measure_is_the_same_in_any_unit(risk, worst):
+    fit = fit_of(parameters(THREE, n_draws=40, spread=0.25, seed=5), swarm(THREE))
+    limits = (Bounds({"web": (0, 0.18)}),)
+    one, *others = (
+        recommend(
+            fit,
+            N,
+            D,
+            objective=Worst(dict.fromkeys(THREE, w)) if worst else dict.fromkeys(THREE, w / 3),
+            risk=risk,
+            constraints=limits,
+        )
+        for w in (1.0, 100.0, 1e-6)
+    )
+    for rec, unit in zip(others, (100.0, 1e-6), strict=True):
+        np.testing.assert_allclose(rec.weights, one.weights, atol=1e-6)
+        priced = 1.0 if isinstance(risk, ProbBelow) else unit
+        np.testing.assert_allclose(rec.risk_value, priced * one.risk_value, rtol=1e-7)
+        np.testing.assert_allclose(
+            rec.constraints["price"], priced * one.constraints["price"], rtol=1e-4, atol=1e-9 * unit
+        )
+        assert rec.convergence["gap"] <= 1e-8
+
+
 # --- fronts and sets ---
 
 
@@ -298,6 +324,38 @@ def test_the_front_of_two_objectives_is_not_beaten(fit):
         pareto_front(fit, N, D, {"worst": Worst(), "code": {"code": 1.0}})
     with pytest.raises(ValueError, match="n_params must be positive"):
         pareto_front(fit, -1.0, D, objectives)
+
+
+def test_a_front_is_the_same_in_any_unit(fit):
+    objectives = {"code": {"code": 1.0}, "rest": {"web": 0.5, "books": 0.5}}
+    front = pareto_front(fit, N, D, objectives, points=9, draws=50)
+    small = {k: {name: 1e-9 * w for name, w in one.items()} for k, one in objectives.items()}
+    found = pareto_front(fit, N, D, small, points=9, draws=50)
+    np.testing.assert_allclose(found["weights"], front["weights"], atol=1e-6)
+    np.testing.assert_allclose(found["loss"], 1e-9 * front["loss"], rtol=1e-6)
+    assert 0 < front.attrs["residual"] <= 1e-6
+    assert front.attrs["violation"] <= 1e-8
+
+
+def test_a_front_whose_ends_are_infinite_asks_for_bounds():
+    fit = fit_of(parameters(THREE, n_draws=20), swarm(THREE), law="regression")
+    objectives = {"code": {"code": 1.0}, "books": {"books": 1.0}}
+    with pytest.raises(InfiniteObjectiveError, match="a lower bound above 0"):
+        pareto_front(fit, N, D, objectives)
+    kept = [Bounds({"code": (0.01, 1), "books": (0.01, 1)})]
+    front = pareto_front(fit, N, D, objectives, constraints=kept, points=5)
+    assert front.sizes["point"] == 5
+    assert np.isfinite(front["loss"]).all()
+
+
+def test_a_mixture_to_beat_has_a_loss():
+    fit = fit_of(parameters(THREE, n_draws=20), swarm(THREE), law="regression")
+    with pytest.raises(InfiniteObjectiveError, match="the mixture to beat has no finite loss"):
+        recommend(fit, N, D, risk=ProbBelow({"web": 0.5, "code": 0.5}))
+    # what the objective does not count is no matter
+    halves = {"web": 1.0, "code": 1.0}
+    rec = recommend(fit, N, D, objective=halves, risk=ProbBelow({"web": 0.7, "code": 0.3}))
+    assert rec.risk_value > 0.5
 
 
 def test_the_set_near_the_optimum_equals_brute_force(fit):

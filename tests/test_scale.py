@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from synthetic import fit_of, parameters, swarm
 
-from bayesmix import CVaR, TokenBudget, overtakes, recommend, scale_path
+from bayesmix import Bounds, CVaR, TokenBudget, overtakes, recommend, scale_path
+from bayesmix.optima import InfiniteObjectiveError
 
 THREE = ("web", "code", "books")
 A, B = (
@@ -29,6 +30,8 @@ def test_a_path_is_a_row_of_recommendations(fit):
         np.testing.assert_allclose(one["optima"], rec.optima, atol=1e-5)
         np.testing.assert_allclose(one["loss"], rec.loss, atol=1e-9)
     assert path["weights"].sel(domain="code")[-1] <= 5e9 / 4e11 + 1e-9
+    assert 0 < path.attrs["residual"] <= 1e-6
+    assert path.attrs["violation"] <= 1e-8
     with pytest.raises(ValueError, match="3 sizes, but 1 horizons"):
         scale_path(fit, sizes, [2e9])
 
@@ -87,6 +90,23 @@ def test_crossings_do_not_depend_on_how_finely_one_looks(monkeypatch):
         assert (abs(signs.diff("size")) > 0).sum("size").max() <= 1
     few, many = (f["n_params"].values for f in found)
     np.testing.assert_array_equal(np.isfinite(few), np.isfinite(many))
+
+
+def test_constraints_that_come_one_by_one_hold_at_every_step(fit):
+    limits = iter([Bounds({"code": (0, 0.1)})])
+    path = scale_path(fit, [1e8, 1e9], [4e9, 2e10], constraints=limits, draws=20)
+    assert (path["weights"].sel(domain="code") <= 0.1 + 1e-9).all()
+
+
+def test_mixtures_of_which_none_has_a_loss_are_not_compared():
+    fit = fit_of(parameters(THREE, n_draws=8), swarm(THREE), law="regression")
+    without = {"web": 0.5, "code": 0.5}
+    with pytest.raises(InfiniteObjectiveError, match="neither mixture has a finite loss"):
+        overtakes(fit, without, {"web": 0.6, "code": 0.4}, n_params=(1e8, 1e9))
+    # one that has is better throughout
+    found = overtakes(fit, A, without, n_params=(1e8, 1e9))
+    assert found["first"].all()
+    assert found["last"].all()
 
 
 def test_paths_that_are_refused(fit):

@@ -26,7 +26,8 @@ def plot_scale_path(
 ) -> np.ndarray:
     """Weight of every domain along a path of sizes, one panel a domain.
 
-    The line is recommended; the band holds the optima of the posterior draws.
+    Along D where N does not vary. The line is recommended; the band holds the optima of the
+    posterior draws.
 
     Parameters
     ----------
@@ -51,7 +52,10 @@ def plot_scale_path(
     names = [str(name) for name in path["domain"].values]
     optima = path["optima"].transpose("draw", "step", "domain").values
     low, high = np.quantile(optima, tails(prob), axis=0)
-    weights, sizes = path["weights"].transpose("step", "domain").values, path["n_params"].values
+    weights = path["weights"].transpose("step", "domain").values
+    n_params, n_tokens = path["n_params"].values, path["n_tokens"].values
+    along_n = np.ptp(n_params) > 0
+    sizes, label = (n_params, "N, parameters") if along_n else (n_tokens, "D, tokens")
     n_columns = min(4, len(names))
     axes, figure = panels(len(names), ax, figsize, n_columns=n_columns, panel=(2.8, 2.2))
     for i, (name, panel) in enumerate(zip(names, axes, strict=True)):
@@ -69,7 +73,7 @@ def plot_scale_path(
         panel.set_ylim(bottom=0)
         panel.set_title(name, fontsize=10)
         panel.grid(alpha=0.3)
-    label_outer(axes, None if figure is None else n_columns, "N, parameters", "weight")
+    label_outer(axes, None if figure is None else n_columns, label, "weight")
     if figure is not None:
         handles = axes[0].get_legend_handles_labels()
         figure.legend(*handles, loc="outside upper center", ncols=2, fontsize=8)
