@@ -56,7 +56,7 @@ def validate(
         table.note("options", f"weight_resolution {weight_resolution} is not between 0 and 0.05")
     raise_problems(table)
 
-    if parted := _part_by_seed(frame):
+    if parted := _part_by_seed(table, frame):
         warn(
             f"{table.source}: rows of one run_id with several seeds are taken for runs of their "
             f"own, named <run_id>_s<seed>: {shorten([*map(repr, parted)])}"
@@ -121,14 +121,21 @@ def _check_columns(table: Table, weights: list[str], losses: list[str], targets:
             table.note("columns", f"column {name!r}: {label!r} cannot be a name")
 
 
-def _part_by_seed(frame: pd.DataFrame) -> list[str]:
-    """Make each seed of a run a run, in place; give the names of the runs that had several."""
+def _part_by_seed(table: Table, frame: pd.DataFrame) -> list[str]:
+    """Make each seed of a run a run, in place; give the names of the runs that had several.
+
+    Raises a `RunsError` where a run is called so already: it may be of another mixture.
+    """
     if "seed" not in frame:
         return []
     several = frame.groupby("run_id")["seed"].transform("nunique") > 1
     parted = frame.loc[several, "run_id"]
     seeds = frame.loc[several, "seed"].astype("string").fillna("")
-    frame.loc[several, "run_id"] = parted + "_s" + seeds
+    named = parted + "_s" + seeds
+    for name in sorted(set(named) & set(frame["run_id"])):
+        table.note("names", f"run {name!r} is there beside a run of that name less its seed")
+    raise_problems(table)
+    frame.loc[several, "run_id"] = named
     return list(parted.unique())
 
 

@@ -49,10 +49,10 @@ class RunsWarning(UserWarning):
     """Something in a table that was mended or left out."""
 
 
-def warn(message: str) -> None:
+def warn(message: str, category: type[Warning] = RunsWarning) -> None:
     """Warn at the caller's line outside the package."""
     folder = str(Path(__file__).parent) + os.sep
-    warnings.warn(message, RunsWarning, stacklevel=2, skip_file_prefixes=(folder,))
+    warnings.warn(message, category, stacklevel=2, skip_file_prefixes=(folder,))
 
 
 def shorten(items: Sequence[object]) -> str:

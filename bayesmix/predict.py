@@ -1,17 +1,15 @@
 """The posterior predictive at any mixture, size and horizon."""
 
 import math
-import os
-import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
 from bayesmix._cautions import below_floor
+from bayesmix._tables import warn
 from bayesmix.discrepancy import discrepancy_draws
 from bayesmix.draws import law_draws, losses
 from bayesmix.fit import Fit
@@ -152,9 +150,7 @@ def predict(
     """
     mixtures = mixture_table(fit.runs.domains, weights, n_params, n_tokens)
     for sentence in below_floor(fit, mixtures["n_params"].to_numpy()):
-        # at the caller's line outside the package
-        folder = str(Path(__file__).parent) + os.sep
-        warnings.warn(sentence, stacklevel=2, skip_file_prefixes=(folder,))
+        warn(sentence, UserWarning)
     return _predict_rows(fit, mixtures, discrepancy, seed)
 
 

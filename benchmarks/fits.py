@@ -19,28 +19,23 @@ import pandas as pd
 
 import bayesmix as bm
 from bayesmix._files import atomic_path
-from benchmarks.heldout import Random70
+from benchmarks.profile import swarm
 from benchmarks.speed import processor
 
 OUT = Path(__file__).with_suffix(".csv")
-TARGETS = {"pile17_1b_20": 143.0, "pile17_1b_42": 143.0, "slimpajama7": 180.0, "tinyswarm": 60.0}
-
-
-def swarm(name: str, shared: Path) -> bm.Runs:
-    """A swarm as issue and README name it."""
-    if name == "tinyswarm":
-        return bm.load_dataset(name)
-    if name == "slimpajama7":
-        runs = bm.read_runs(shared / "data" / "slimpajama7.csv")
-        return runs.where("n_params < 8e8").checkpoints("last")
-    published, split = name.rsplit("_", 1)
-    runs = bm.read_runs(shared / "data" / f"{published}.csv")
-    return Random70(int(split)).folds(runs)[0].fitted
+# swarm, split and target in seconds
+FITS = {
+    "pile17_1b_20": ("pile17_1b", 20, 143.0),
+    "pile17_1b_42": ("pile17_1b", 42, 143.0),
+    "slimpajama7": ("slimpajama7", 0, 180.0),
+    "tinyswarm": ("tinyswarm", 0, 60.0),
+}
 
 
 def measured(name: str, shared: Path, seed: int) -> pd.DataFrame:
     """One line of the table."""
-    runs = swarm(name, shared)
+    published, split, target = FITS[name]
+    runs = swarm(published, shared, split)
     load = os.getloadavg()[0]
     start = time.perf_counter()
     made = bm.fit(runs, checkpoints="all", seed=seed, progressbar=False)
@@ -53,8 +48,8 @@ def measured(name: str, shared: Path, seed: int) -> pd.DataFrame:
             "domains": len(runs.domains),
             "seed": seed,
             "seconds": seconds,
-            "target_seconds": TARGETS[name],
-            "ratio": seconds / TARGETS[name],
+            "target_seconds": target,
+            "ratio": seconds / target,
             "steps_a_draw": float(made.posterior["sample_stats"]["n_steps"].mean()),
             "worst_r_hat": found.table["r_hat"].max(),
             "least_ess": found.table[["ess_bulk", "ess_tail"]].min(axis=None),
@@ -71,7 +66,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     shared = os.environ.get("BAYESMIX_SHARED", "../shared")
     parser.add_argument("--shared", type=Path, default=Path(shared))
-    parser.add_argument("--swarms", nargs="+", choices=list(TARGETS), default=list(TARGETS))
+    parser.add_argument("--swarms", nargs="+", choices=list(FITS), default=list(FITS))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=OUT)
     arguments = parser.parse_args()

@@ -26,13 +26,13 @@ OUT = Path(__file__).with_suffix(".csv")
 DRAWS, CHAINS = 500, 2
 
 
-def swarm(name: str, shared: Path) -> bm.Runs:
-    """A swarm as it is fitted elsewhere."""
+def swarm(name: str, shared: Path, split: int = 20) -> bm.Runs:
+    """A swarm as it is fitted elsewhere; of `pile17_1b` the fitted part of a split."""
     if name == "tinyswarm":
         return bm.load_dataset(name)
     runs = bm.read_runs(shared / "data" / f"{name}.csv")
     if name == "pile17_1b":
-        return Random70(20).folds(runs)[0].fitted
+        return Random70(split).folds(runs)[0].fitted
     return runs.where("n_params < 8e8").checkpoints("last")
 
 

@@ -292,6 +292,8 @@ def test_seeds_under_one_run_id_are_runs_of_their_own():
     assert runs.run_ids.values.tolist() == [f"{one}_s{seed}" for seed in range(3)] + [other]
     assert len(runs.checkpoints("last")) == 4
     assert runs_from_frame(runs.frame) == runs
+    with pytest.raises(RunsError, match=f"run '{one}_s1' is there beside a run of that name"):
+        runs_from_frame(frame.replace({"run_id": {other: f"{one}_s1"}}))
     frame.loc[frame["seed"] == 1, ["weight_web", "weight_code"]] = [0.35, 0.65]
     with pytest.raises(RunsError, match=f"of the same run '{one}'"):
         runs_from_frame(frame)
