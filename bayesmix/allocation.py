@@ -15,52 +15,73 @@ import numba
 import numpy as np
 import xarray as xr
 
+from bayesmix.elementary import exp, log
+
 _TOLERANCE = 1e-14
 _MAX_STEPS = 100
 
 
 @numba.njit(cache=True, error_model="numpy")
 def solve(g, r, log_n, log_floor, u):
-    """Write the optimal log parameters of each domain into `u`; return the log multiplier.
+    """Write the optimal log parameters of each domain into `u`; return the log multipliers.
+
+    All problems take Newton steps together, until each has arrived; what one ends at does not
+    depend on the others. Problems are the last axis, along which the loops are vectorised.
 
     Parameters
     ----------
-    g : array, shape (K,)
+    g : array, shape (K, P)
         ``log(h_i b_i c_i)``; minus infinity for a domain of weight 0, which rests on the floor.
     r : array, shape (K,)
         ``1 / (b_i + 1)``.
-    log_n, log_floor : float
-        Logs of N and H, in parameters.
-    u : array, shape (K,)
+    log_n : array, shape (P,)
+        Log of N, in parameters.
+    log_floor : float
+        Log of H, in parameters.
+    u : array, shape (K, P)
         Output: ``log x_i``.
+
+    Returns
+    -------
+    array, shape (P,)
+        ``nu``.
     """
-    n_domains = g.shape[0]
-    log_budget = log_n + math.log1p((n_domains - 1) * math.exp(log_floor - log_n))
-    floor_share = math.exp(log_floor - log_budget)
+    n_domains, n_problems = g.shape
+    log_budget, floor_share = np.empty(n_problems), np.empty(n_problems)
+    nu = np.full(n_problems, -math.inf)
+    for p in range(n_problems):
+        floors = (n_domains - 1) * exp(log_floor - log_n[p])
+        log_budget[p] = log_n[p] + log(1.0 + floors)
+        floor_share[p] = exp(log_floor - log_budget[p])
     # each domain alone would fill the budget at this nu: the largest has F >= 0
-    nu = -math.inf
     for i in range(n_domains):
-        nu = max(nu, g[i] - log_budget / r[i])
+        per_r = 1.0 / r[i]
+        for p in range(n_problems):
+            nu[p] = max(nu[p], g[i, p] - log_budget[p] * per_r)
+    total, slope = np.empty(n_problems), np.empty(n_problems)
     for _ in range(_MAX_STEPS):
-        total = 0.0
-        slope = 0.0
+        for p in range(n_problems):
+            total[p] = 0.0
+            slope[p] = 0.0
         for i in range(n_domains):
-            u_i = r[i] * (g[i] - nu)
-            if u_i > log_floor:
-                share = math.exp(u_i - log_budget)
-                total += share
-                slope += share * r[i]
-            else:
-                total += floor_share
-        gap = math.log(total)
-        if abs(gap) <= _TOLERANCE or slope == 0.0:
-            break
-        step = gap * total / slope
-        nu += step
-        if abs(step) <= 1e-16 * abs(nu):
+            r_i = r[i]
+            for p in range(n_problems):
+                u_i = r_i * (g[i, p] - nu[p])
+                share = exp(u_i - log_budget[p])
+                total[p] += share if u_i > log_floor else floor_share[p]
+                slope[p] += r_i * share if u_i > log_floor else 0.0
+        moving = 0
+        for p in range(n_problems):
+            gap = log(total[p])
+            step = gap * total[p] / slope[p]
+            arrived = abs(gap) <= _TOLERANCE or slope[p] == 0.0 or abs(step) <= 1e-16 * abs(nu[p])
+            nu[p] += 0.0 if arrived else step
+            moving += 0 if arrived else 1
+        if moving == 0:
             break
     for i in range(n_domains):
-        u[i] = max(log_floor, r[i] * (g[i] - nu))
+        for p in range(n_problems):
+            u[i, p] = max(log_floor, r[i] * (g[i, p] - nu[p]))
     return nu
 
 
@@ -70,25 +91,32 @@ def solve_vjp(u_bar, u, r, log_n, log_floor, g_bar):
 
     Writes the cotangent of ``g`` into `g_bar` and returns that of ``log H``. The cotangent of
     ``b`` through ``r`` is ``-u_i g_bar_i``, since ``(b_i + 1) u_i = g_i - nu`` where x_i > H.
+    Shapes are those of `solve`.
     """
-    n_domains = u.shape[0]
-    norm = 0.0
-    pull = 0.0
-    on_floor = 0
-    floor_bar = 0.0
+    n_domains, n_problems = u.shape
+    norm, pull = np.zeros(n_problems), np.zeros(n_problems)
+    on_floor, floor_bar = np.zeros(n_problems), np.zeros(n_problems)
     for i in range(n_domains):
-        if u[i] > log_floor:
-            norm += math.exp(u[i] - log_n) * r[i]
-            pull += u_bar[i] * r[i]
-        else:
-            on_floor += 1
-            floor_bar += u_bar[i]
+        r_i = r[i]
+        for p in range(n_problems):
+            free = u[i, p] > log_floor
+            share = exp(u[i, p] - log_n[p]) if free else 0.0
+            g_bar[i, p] = share
+            norm[p] += r_i * share
+            pull[p] += r_i * u_bar[i, p] if free else 0.0
+            on_floor[p] += 0.0 if free else 1.0
+            floor_bar[p] += 0.0 if free else u_bar[i, p]
+    total = 0.0
+    for p in range(n_problems):
+        pull[p] /= norm[p]
+        among_floors = (on_floor[p] - (n_domains - 1)) * exp(log_floor - log_n[p])
+        total += floor_bar[p] - pull[p] * among_floors
     for i in range(n_domains):
-        if u[i] > log_floor:
-            g_bar[i] = r[i] * (u_bar[i] - pull * math.exp(u[i] - log_n) / norm)
-        else:
-            g_bar[i] = 0.0
-    return floor_bar - pull * (on_floor - (n_domains - 1)) * math.exp(log_floor - log_n) / norm
+        r_i = r[i]
+        for p in range(n_problems):
+            free = u[i, p] > log_floor
+            g_bar[i, p] = r_i * (u_bar[i, p] - pull[p] * g_bar[i, p]) if free else 0.0
+    return total
 
 
 def allocate(weights, c, b, n_params, floor) -> xr.DataArray:
@@ -131,9 +159,9 @@ def allocate(weights, c, b, n_params, floor) -> xr.DataArray:
     def one(h, c, b, n):
         with np.errstate(divide="ignore"):
             g = np.log(h * b * c)
-        u = np.empty_like(g)
-        solve(g, 1 / (b + 1), math.log(n), math.log(floor), u)
-        return np.exp(u)
+        u = np.empty((len(g), 1))
+        solve(g[:, None].copy(), 1 / (b + 1), np.log([n]), math.log(floor), u)
+        return np.exp(u[:, 0])
 
     return xr.apply_ufunc(
         one,

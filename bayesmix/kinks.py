@@ -15,6 +15,7 @@ import numpy as np
 
 from bayesmix import law as laws
 from bayesmix.allocation import solve, solve_vjp
+from bayesmix.elementary import log
 from bayesmix.objective import Problem
 from bayesmix.optimise import Minima, minimise, project, residual
 
@@ -33,21 +34,27 @@ def _multipliers(points, log_c, b, log_n, log_floor):  # type: ignore[no-untyped
     """log lambda of every draw's capacity problem, with its gradient in h, and log x unfloored."""
     n_draws, n_domains = points.shape
     nu, gradient, log_x = np.empty(n_draws), np.zeros((n_draws, n_domains)), np.empty(points.shape)
-    u, u_bar, g_bar = np.empty(n_domains), np.empty(n_domains), np.empty(n_domains)
+    # each draw has a floor of its own, so its problem is solved alone
+    g, u, u_bar, g_bar = (
+        np.empty((n_domains, 1)), np.empty((n_domains, 1)), np.empty((n_domains, 1)),
+        np.empty((n_domains, 1)),
+    )  # fmt: skip
+    r, size = np.empty(n_domains), np.full(1, log_n)
     for s in range(n_draws):
-        r = 1.0 / (b[s] + 1.0)
-        g = np.log(points[s]) + log_c[s] + np.log(b[s])
-        nu[s] = solve(g, r, log_n, log_floor[s], u)
+        for i in range(n_domains):
+            r[i] = 1.0 / (b[s, i] + 1.0)
+            g[i, 0] = log(points[s, i]) + log_c[s, i] + log(b[s, i])
+            u_bar[i, 0] = 0.0
+        nu[s] = solve(g, r, size, log_floor[s], u)[0]
         # nu = g_j - u_j / r_j for any domain above the floor, as the largest is
         largest = np.argmax(u)
-        u_bar[:] = 0.0
-        u_bar[largest] = -1.0 / r[largest]
-        solve_vjp(u_bar, u, r, log_n, log_floor[s], g_bar)
-        g_bar[largest] += 1.0
+        u_bar[largest, 0] = -1.0 / r[largest]
+        solve_vjp(u_bar, u, r, size, log_floor[s], g_bar)
+        g_bar[largest, 0] += 1.0
         for i in range(n_domains):
-            log_x[s, i] = r[i] * (g[i] - nu[s])
+            log_x[s, i] = r[i] * (g[i, 0] - nu[s])
             if points[s, i] > 0.0:
-                gradient[s, i] = g_bar[i] / points[s, i]
+                gradient[s, i] = g_bar[i, 0] / points[s, i]
     return nu, gradient, log_x
 
 

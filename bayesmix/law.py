@@ -12,7 +12,6 @@ fades less as D grows, and at 0 not at all, as in the law of Shukor et al. (arXi
 `LAWS` names the variants: the same kernel, terms switched off.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -21,6 +20,7 @@ import numba
 import numpy as np
 
 from bayesmix.allocation import solve, solve_vjp
+from bayesmix.elementary import exp, exp_each, log, log_each
 
 
 class Variant(NamedTuple):
@@ -121,7 +121,9 @@ def points(weights: np.ndarray, n_params: np.ndarray, n_tokens: np.ndarray) -> P
     )
 
 
-@numba.njit(cache=True, error_model="numpy")
+# sums may be taken in any order, so that their loops are vectorised; inside, rows, problems and
+# mixtures are the last axis, which is the longest
+@numba.njit(cache=True, error_model="numpy", fastmath={"contract", "reassoc"})
 def forward(
     E, log_c, b, log_A, a, tau, log_G, g, log_Q, q, log_H, fade,
     mixtures, problem_mixture, problem_log_n, row_problem, row_log_d,
@@ -133,63 +135,77 @@ def forward(
     -------
     loss : array, shape (R, C)
         Nats per token.
-    log_x, capacity : array, shape (P, K)
+    log_x, capacity : array, shape (K, P)
         log x*, and the capacity term.
-    log_t : array, shape (M, C)
+    log_t : array, shape (C, M)
         log of ``sum_j tau_ij h_j``.
-    noise_term : array, shape (R, C)
+    noise_term : array, shape (C, R)
         The data-noise term.
     """
     n_problems, n_rows = problem_mixture.shape[0], row_problem.shape[0]
     n_mixtures, n_domains = mixtures.shape
     n_components = E.shape[0]
+    row_mixture = problem_mixture[row_problem]
     loss = np.empty((n_rows, n_components))
-    log_x = np.empty((n_problems, n_domains))
-    capacity = np.empty((n_problems, n_domains))
-    log_t = np.zeros((n_mixtures, n_components))
-    noise_term = np.zeros((n_rows, n_components))
+    log_x = np.empty((n_domains, n_problems))
+    capacity = np.empty((n_domains, n_problems))
+    log_t = np.zeros((n_components, n_mixtures))
+    noise_term = np.zeros((n_components, n_rows))
 
-    r = 1.0 / (b + 1.0)
-    offset = log_c + np.log(b)
-    log_h = np.log(mixtures)
-    gains = np.empty(n_domains)
-    for p in range(n_problems):
-        m = problem_mixture[p]
-        for i in range(n_domains):
-            gains[i] = log_h[m, i] + offset[i]
-        solve(gains, r, problem_log_n[p], log_H, log_x[p])
-        for i in range(n_domains):
-            capacity[p, i] = math.exp(log_c[i] - b[i] * log_x[p, i])
+    of_domain = mixtures.T.copy()
+    log_h = of_domain.copy()
+    log_each(log_h)
+    r = np.empty(n_domains)
+    gains = np.empty((n_domains, n_problems))
+    for i in range(n_domains):
+        r[i] = 1.0 / (b[i] + 1.0)
+        offset = log_c[i] + log(b[i])
+        for p in range(n_problems):
+            gains[i, p] = log_h[i, problem_mixture[p]] + offset
+    solve(gains, r, problem_log_n, log_H, log_x)
+    for i in range(n_domains):
+        for p in range(n_problems):
+            capacity[i, p] = exp(log_c[i] - b[i] * log_x[i, p])
     if noise:
-        for m in range(n_mixtures):
-            for i in range(n_components):
-                total = 0.0
-                for j in range(n_domains):
-                    total += tau[i, j] * mixtures[m, j]
-                log_t[m, i] = math.log(total)
-    G, Q = np.exp(log_G), np.exp(log_Q)
-    for row in range(n_rows):
-        p = row_problem[row]
-        m = problem_mixture[p]
         for i in range(n_components):
-            value = E[i]
-            if i < n_domains:
-                value += capacity[p, i]
-            if noise:
-                noise_term[row, i] = math.exp(
-                    log_A[i] - a[i] * (fade * row_log_d[row] + log_t[m, i])
-                )
-                value += noise_term[row, i]
-            loss[row, i] = value
-        if head:
-            n_power = math.exp(-g * problem_log_n[p])
-            d_power = math.exp(-q * row_log_d[row])
-            for i in range(n_components):
-                loss[row, i] += G[i] * n_power + Q[i] * d_power
+            for j in range(n_domains):
+                worth = tau[i, j]
+                for m in range(n_mixtures):
+                    log_t[i, m] += worth * of_domain[j, m]
+        log_each(log_t)
+        for i in range(n_components):
+            for row in range(n_rows):
+                log_tokens = fade * row_log_d[row] + log_t[i, row_mixture[row]]
+                noise_term[i, row] = log_A[i] - a[i] * log_tokens
+        exp_each(noise_term)
+    n_power, d_power = _powers(g, q, problem_log_n, row_problem, row_log_d, head)
+    of_component = np.empty(n_rows)
+    for i in range(n_components):
+        G, Q = exp(log_G[i]), exp(log_Q[i])
+        for row in range(n_rows):
+            head_term = G * n_power[row] + Q * d_power[row]
+            of_component[row] = E[i] + noise_term[i, row] + head_term
+        if i < n_domains:
+            for row in range(n_rows):
+                of_component[row] += capacity[i, row_problem[row]]
+        for row in range(n_rows):
+            loss[row, i] = of_component[row]
     return loss, log_x, capacity, log_t, noise_term
 
 
 @numba.njit(cache=True, error_model="numpy")
+def _powers(g, q, problem_log_n, row_problem, row_log_d, head):
+    """``N^(-g)`` and ``D^(-q)`` of each row; 0 without the head."""
+    n_rows = row_problem.shape[0]
+    n_power, d_power = np.zeros(n_rows), np.zeros(n_rows)
+    if head:
+        for row in range(n_rows):
+            n_power[row] = exp(-g * problem_log_n[row_problem[row]])
+            d_power[row] = exp(-q * row_log_d[row])
+    return n_power, d_power
+
+
+@numba.njit(cache=True, error_model="numpy", fastmath={"contract", "reassoc"})
 def pullback(
     E, log_c, b, log_A, a, tau, log_G, g, log_Q, q, log_H, fade,
     mixtures, problem_mixture, problem_log_n, row_problem, row_log_d,
@@ -200,75 +216,97 @@ def pullback(
     n_problems, n_rows = problem_mixture.shape[0], row_problem.shape[0]
     n_mixtures, n_domains = mixtures.shape
     n_components = E.shape[0]
+    row_mixture = problem_mixture[row_problem]
     E_bar, log_A_bar, a_bar = np.zeros(n_components), np.zeros(n_components), np.zeros(n_components)
     log_c_bar, b_bar = np.zeros(n_domains), np.zeros(n_domains)
     G_bar, Q_bar = np.zeros(n_components), np.zeros(n_components)
-    g_bar, q_bar, log_H_bar, fade_bar = 0.0, 0.0, 0.0, 0.0
+    g_bar, q_bar, fade_bar = 0.0, 0.0, 0.0
     tau_bar = np.zeros((n_components, n_domains))
-    mixtures_bar = np.zeros((n_mixtures, n_domains))
-    capacity_bar = np.zeros((n_problems, n_domains))
-    log_t_bar = np.zeros((n_mixtures, n_components))
+    of_domain = mixtures.T.copy()
+    of_domain_bar = np.zeros((n_domains, n_mixtures))
+    capacity_bar = np.zeros((n_domains, n_problems))
 
-    G, Q = np.exp(log_G), np.exp(log_Q)
+    bars = np.empty((n_components, n_rows))
     for row in range(n_rows):
-        p = row_problem[row]
-        m = problem_mixture[p]
-        sum_G, sum_Q = 0.0, 0.0
-        n_power, d_power = 0.0, 0.0
-        if head:
-            n_power = math.exp(-g * problem_log_n[p])
-            d_power = math.exp(-q * row_log_d[row])
         for i in range(n_components):
-            bar = loss_bar[row, i]
-            # a cell nobody asks for may be infinite (T_i = 0), and 0 times infinity is no number
-            if bar == 0.0:
-                continue
-            E_bar[i] += bar
-            if i < n_domains:
-                capacity_bar[p, i] += bar
-            if noise:
-                scaled = bar * noise_term[row, i]
-                log_A_bar[i] += scaled
-                a_bar[i] -= scaled * (fade * row_log_d[row] + log_t[m, i])
-                fade_bar -= scaled * a[i] * row_log_d[row]
-                log_t_bar[m, i] -= scaled * a[i]
-            if head:
-                from_G, from_Q = bar * G[i] * n_power, bar * Q[i] * d_power
-                G_bar[i] += from_G
-                Q_bar[i] += from_Q
-                sum_G += from_G
-                sum_Q += from_Q
-        if head:
-            g_bar -= sum_G * problem_log_n[p]
-            q_bar -= sum_Q * row_log_d[row]
-
-    r = 1.0 / (b + 1.0)
-    u_bar, gain_bar = np.empty(n_domains), np.empty(n_domains)
-    for p in range(n_problems):
-        m = problem_mixture[p]
-        for i in range(n_domains):
-            scaled = capacity_bar[p, i] * capacity[p, i]
-            log_c_bar[i] += scaled
-            b_bar[i] -= log_x[p, i] * scaled
-            u_bar[i] = -b[i] * scaled
-        log_H_bar += solve_vjp(u_bar, log_x[p], r, problem_log_n[p], log_H, gain_bar)
-        for i in range(n_domains):
-            log_c_bar[i] += gain_bar[i]
-            b_bar[i] += gain_bar[i] * (1.0 / b[i] - log_x[p, i])
-            if mixtures[m, i] > 0.0:
-                mixtures_bar[m, i] += gain_bar[i] / mixtures[m, i]
+            bars[i, row] = loss_bar[row, i]
+    for i in range(n_components):
+        total = 0.0
+        for row in range(n_rows):
+            total += bars[i, row]
+        E_bar[i] = total
+    for i in range(n_domains):
+        for row in range(n_rows):
+            capacity_bar[i, row_problem[row]] += bars[i, row]
+    if head:
+        n_power, d_power = _powers(g, q, problem_log_n, row_problem, row_log_d, head)
+        for i in range(n_components):
+            by_n, by_d, by_log_n, by_log_d = 0.0, 0.0, 0.0, 0.0
+            for row in range(n_rows):
+                from_n, from_d = bars[i, row] * n_power[row], bars[i, row] * d_power[row]
+                by_n += from_n
+                by_d += from_d
+                by_log_n += from_n * problem_log_n[row_problem[row]]
+                by_log_d += from_d * row_log_d[row]
+            G, Q = exp(log_G[i]), exp(log_Q[i])
+            G_bar[i], Q_bar[i] = G * by_n, Q * by_d
+            g_bar -= G * by_log_n
+            q_bar -= Q * by_log_d
     if noise:
-        for m in range(n_mixtures):
-            for i in range(n_components):
-                if log_t_bar[m, i] == 0.0:
-                    continue
-                scaled = log_t_bar[m, i] * math.exp(-log_t[m, i])
-                for j in range(n_domains):
-                    tau_bar[i, j] += scaled * mixtures[m, j]
-                    mixtures_bar[m, j] += scaled * tau[i, j]
+        scaled, by_t, per_t = np.empty(n_rows), np.empty(n_mixtures), -log_t
+        exp_each(per_t)
+        for i in range(n_components):
+            by_A, by_log_d, by_log_t = 0.0, 0.0, 0.0
+            for row in range(n_rows):
+                # a cell nobody asks for may be infinite (T_i = 0), and 0 times that is no number
+                asked = bars[i, row] != 0.0
+                here = bars[i, row] * noise_term[i, row] if asked else 0.0
+                scaled[row] = here
+                by_A += here
+                by_log_d += here * row_log_d[row]
+                by_log_t += here * log_t[i, row_mixture[row]] if asked else 0.0
+            log_A_bar[i] = by_A
+            a_bar[i] = -(fade * by_log_d + by_log_t)
+            fade_bar -= a[i] * by_log_d
+            for m in range(n_mixtures):
+                by_t[m] = 0.0
+            for row in range(n_rows):
+                by_t[row_mixture[row]] -= a[i] * scaled[row]
+            for m in range(n_mixtures):
+                by_t[m] *= per_t[i, m] if by_t[m] != 0.0 else 0.0
+            for j in range(n_domains):
+                worth, total = tau[i, j], 0.0
+                for m in range(n_mixtures):
+                    total += by_t[m] * of_domain[j, m]
+                    of_domain_bar[j, m] += by_t[m] * worth
+                tau_bar[i, j] = total
+
+    r = np.empty(n_domains)
+    u_bar, gain_bar = np.empty((n_domains, n_problems)), np.empty((n_domains, n_problems))
+    for i in range(n_domains):
+        r[i] = 1.0 / (b[i] + 1.0)
+        by_c, by_b = 0.0, 0.0
+        for p in range(n_problems):
+            scaled_bar = capacity_bar[i, p] * capacity[i, p]
+            u_bar[i, p] = -b[i] * scaled_bar
+            by_c += scaled_bar
+            by_b -= log_x[i, p] * scaled_bar
+        log_c_bar[i], b_bar[i] = by_c, by_b
+    log_H_bar = solve_vjp(u_bar, log_x, r, problem_log_n, log_H, gain_bar)
+    for i in range(n_domains):
+        total, by_b = 0.0, 0.0
+        for p in range(n_problems):
+            total += gain_bar[i, p]
+            by_b -= gain_bar[i, p] * log_x[i, p]
+        log_c_bar[i] += total
+        b_bar[i] += by_b + total / b[i]
+        for p in range(n_problems):
+            weight = of_domain[i, problem_mixture[p]]
+            if weight > 0.0:
+                of_domain_bar[i, problem_mixture[p]] += gain_bar[i, p] / weight
     return (
         E_bar, log_c_bar, b_bar, log_A_bar, a_bar, tau_bar, G_bar, g_bar, Q_bar, q_bar, log_H_bar,
-        fade_bar, mixtures_bar,
+        fade_bar, of_domain_bar.T.copy(),
     )  # fmt: skip
 
 

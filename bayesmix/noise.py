@@ -22,6 +22,7 @@ import numba
 import numpy as np
 
 from bayesmix.discrepancy import Scales
+from bayesmix.elementary import exp, log
 
 UNSEEN = 1.0  # doubt about the log of a weight of 0
 
@@ -154,7 +155,9 @@ def at_printed_zeros(
     return np.exp(shift[:, None, :] * zeros) if zeros.any() else 1.0
 
 
-@numba.njit(cache=True, error_model="numpy")
+# component by component, over cells sorted by group and run, in loops that are vectorised: a cell
+# without a loss has an error and a scale of 0, so that sums need not ask
+@numba.njit(cache=True, error_model="numpy", fastmath={"contract", "reassoc"})
 def log_likelihood(
     loss, offset, sigma, kappa, common, effect, outlier, dof, rho, phi,
     observed, doubt, row_cell, row_run, rows, run_start, group_start,
@@ -168,112 +171,142 @@ def log_likelihood(
         Derivatives by the first ten arguments, in their shapes.
     """
     n_rows, n_components = loss.shape
+    n_runs, n_groups = run_start.shape[0] - 1, group_start.shape[0] - 1
     loss_bar, offset_bar = np.zeros_like(loss), np.zeros_like(offset)
     sigma_bar, kappa_bar = np.zeros_like(sigma), np.zeros_like(kappa)
     common_bar, effect_bar = np.zeros_like(common), np.zeros_like(effect)
     outlier_bar, dof_bar = np.zeros_like(outlier), np.zeros_like(dof)
     rho_bar, phi_bar, value = 0.0, 0.0, 0.0
-    wider = np.exp(outlier)
-    error, scale = np.empty(n_rows), np.empty(n_rows)
     gap = rho - phi
-    # logs cost most: those that many cells share are taken once
-    log_sigma, log_apart = np.log(sigma), math.log1p(-rho)
-    log_within = np.log(1.0 - rho + gap * np.arange(np.diff(run_start).max() + 1))
-    for g in range(group_start.shape[0] - 1):
-        first, last = group_start[g], group_start[g + 1]
-        for i in range(n_components):
-            # rows of a group have one mixture
-            kind = 1 if doubt[rows[run_start[first]], i] == UNSEEN else 0
-            freedom = dof[kind]
-            # the group's errors, and sums over it of the closed-form inverse
-            size, squares, sums, weight = 0, 0.0, 0.0, 0.0
+    # logs and divisions that many cells share are made once
+    per_apart, log_apart = 1.0 / (1.0 - rho), log(1.0 - rho)
+    most = 0
+    for block in range(n_runs):
+        most = max(most, run_start[block + 1] - run_start[block])
+    per_within, log_within = np.empty(most + 1), np.empty(most + 1)
+    for count in range(most + 1):
+        per_within[count] = 1.0 / (1.0 - rho + gap * count)
+        log_within[count] = log(1.0 - rho + gap * count)
+
+    # of cells: what a row of the swarm, sorted, is for one component
+    run, cell = row_run[rows], row_cell[rows]
+    per_wider = np.empty(n_rows)
+    for k in range(n_rows):
+        per_wider[k] = exp(-outlier[run[k]])
+    seen, error, pulled = np.empty(n_rows), np.empty(n_rows), np.empty(n_rows)
+    per_variance, per_scale, by_variance = np.empty(n_rows), np.empty(n_rows), np.empty(n_rows)
+    doubted, log_loss, here = np.empty(n_rows), np.empty(n_rows), np.empty(n_rows)
+    # of runs and of groups
+    from_run = np.empty(n_runs)
+    size, distance, by_distance = np.empty(n_groups), np.empty(n_groups), np.empty(n_groups)
+    for i in range(n_components):
+        for k in range(n_rows):
+            here[k] = loss[rows[k], i]
+            doubted[k] = doubt[rows[k], i]
+            error[k] = observed[rows[k], i] - offset[cell[k], i] - common[i] * effect[run[k]]
+        total = 0.0
+        for k in range(n_rows):
+            log_loss[k] = log(here[k])
+        for k in range(n_rows):
+            width = doubted[k] * (kappa[1, i] if doubted[k] == UNSEEN else kappa[0, i])
+            variance = sigma[i] * sigma[i] + width * width
+            seen[k] = 0.0 if error[k] == math.inf else 1.0
+            per_variance[k] = 1.0 / variance
+            per_scale[k] = seen[k] * math.sqrt(per_variance[k]) * per_wider[k]
+            error[k] = (error[k] - log_loss[k]) * per_scale[k] if seen[k] == 1.0 else 0.0
+            total += seen[k] * log(variance)
+        value -= 0.5 * total
+
+        # sums over each group of the closed-form inverse of its correlation
+        for g in range(n_groups):
+            squares, sums, weight = 0.0, 0.0, 0.0
             log_det, det_rho, det_phi, weight_rho, weight_phi = 0.0, 0.0, 0.0, 0.0, 0.0
-            for block in range(first, last):
-                count, block_sum = 0, 0.0
+            size[g] = 0.0
+            for block in range(group_start[g], group_start[g + 1]):
+                count, run_sum = 0, 0.0
                 for k in range(run_start[block], run_start[block + 1]):
-                    row = rows[k]
-                    y = observed[row, i]
-                    if y == math.inf:
-                        continue
-                    s, log_s = sigma[i], log_sigma[i]
-                    if doubt[row, i] > 0.0:
-                        s = math.sqrt(s * s + (kappa[kind, i] * doubt[row, i]) ** 2)
-                        log_s = math.log(s)
-                    s *= wider[row_run[row]]
-                    log_s += outlier[row_run[row]]
-                    e = y - math.log(loss[row, i]) - offset[row_cell[row], i]
-                    e = (e - common[i] * effect[row_run[row]]) / s
-                    error[k], scale[k] = e, s
-                    value -= log_s
-                    block_sum += e
-                    squares += e * e
-                    count += 1
-                if count == 0:
-                    continue
-                within = 1.0 - rho + count * gap
-                squares -= gap / within * block_sum * block_sum
-                sums += block_sum / within
-                weight += count / within
-                size += count
+                    run_sum += error[k]
+                    squares += error[k] * error[k]
+                    count += int(seen[k])
+                per = per_within[count]
+                from_run[block] = gap * per * run_sum
+                squares -= from_run[block] * run_sum
+                sums += per * run_sum
+                weight += count * per
+                size[g] += count
                 log_det += log_within[count] + (count - 1) * log_apart
-                det_rho += (count - 1) / within
-                det_phi -= count / within
-                weight_rho -= count * (count - 1) / (within * within)
-                weight_phi += count * count / (within * within)
-                det_rho -= (count - 1) / (1.0 - rho)
-            if size == 0:
-                continue
-            between = 1.0 + phi * weight
-            distance = squares / (1.0 - rho) - phi / between * sums * sums
+                det_rho += (count - 1) * (per - per_apart)
+                det_phi -= count * per
+                weight_rho -= count * (count - 1) * per * per
+                weight_phi += count * count * per * per
+            distance[g] = squares * per_apart
             if phi > 0.0:
-                log_det += math.log(between)
-                det_rho += phi * weight_rho / between
-                det_phi += (weight + phi * weight_phi) / between
-            ratio = 1.0 + distance / freedom
-            log_ratio = math.log(ratio)
-            value -= 0.5 * (log_det + (freedom + size) * log_ratio)
-            by_distance = -0.5 * (freedom + size) / (freedom * ratio)
-            dof_bar[kind] -= 0.5 * log_ratio + by_distance * distance / freedom
+                per_between = 1.0 / (1.0 + phi * weight)
+                distance[g] -= phi * per_between * sums * sums
+                log_det -= log(per_between)
+                det_rho += phi * weight_rho * per_between
+                det_phi += (weight + phi * weight_phi) * per_between
+                for block in range(group_start[g], group_start[g + 1]):
+                    count = 0
+                    for k in range(run_start[block], run_start[block + 1]):
+                        count += int(seen[k])
+                    # in units of an error less `from_run`
+                    from_run[block] += phi * per_between * sums * per_within[count] * (1.0 - rho)
+            value -= 0.5 * log_det
             rho_bar -= 0.5 * det_rho
             phi_bar -= 0.5 * det_phi
+        of_seen, of_unseen, total = 0.0, 0.0, 0.0
+        for g in range(n_groups):
+            # rows of a group have one mixture
+            unseen = doubted[run_start[group_start[g]]] == UNSEEN
+            freedom = dof[1] if unseen else dof[0]
+            ratio = 1.0 + distance[g] / freedom
+            log_ratio = log(ratio)
+            half = 0.5 * (freedom + size[g])
+            by_distance[g] = -half / (freedom * ratio)
+            total -= half * log_ratio
+            by_freedom = 0.5 * log_ratio + by_distance[g] * distance[g] / freedom
+            of_unseen -= by_freedom if unseen else 0.0
+            of_seen -= 0.0 if unseen else by_freedom
+        value += total
+        dof_bar[0] += of_seen
+        dof_bar[1] += of_unseen
 
-            # v = C^-1 e, of which everything else is made
+        # v = C^-1 e, of which everything else is made
+        for g in range(n_groups):
             total = 0.0
-            for block in range(first, last):
-                count, block_sum = 0, 0.0
-                for k in range(run_start[block], run_start[block + 1]):
-                    if observed[rows[k], i] != math.inf:
-                        block_sum += error[k]
-                        count += 1
-                if count == 0:
-                    continue
-                within = 1.0 - rho + count * gap
-                from_block = gap / within * block_sum
-                from_group = phi / between * sums / within
+            for block in range(group_start[g], group_start[g + 1]):
                 v_sum, v_squares = 0.0, 0.0
                 for k in range(run_start[block], run_start[block + 1]):
-                    row = rows[k]
-                    if observed[row, i] == math.inf:
-                        continue
-                    v = (error[k] - from_block) / (1.0 - rho) - from_group
+                    v = seen[k] * (error[k] - from_run[block]) * per_apart
                     v_sum += v
                     v_squares += v * v
-                    e_bar = 2.0 * by_distance * v
-                    per_scale = 1.0 / scale[k]
-                    pulled = e_bar * per_scale
-                    loss_bar[row, i] = -pulled / loss[row, i]
-                    offset_bar[row_cell[row], i] -= pulled
-                    common_bar[i] -= pulled * effect[row_run[row]]
-                    effect_bar[row_run[row]] -= pulled * common[i]
-                    by_log_scale = -(1.0 + e_bar * error[k])
-                    outlier_bar[row_run[row]] += by_log_scale
-                    by_scale = by_log_scale * (wider[row_run[row]] * per_scale) ** 2
-                    sigma_bar[i] += by_scale * sigma[i]
-                    kappa_bar[kind, i] += by_scale * kappa[kind, i] * doubt[row, i] ** 2
-                rho_bar -= by_distance * (v_sum * v_sum - v_squares)
-                phi_bar += by_distance * v_sum * v_sum
+                    pulled[k] = 2.0 * by_distance[g] * v
+                rho_bar -= by_distance[g] * (v_sum * v_sum - v_squares)
+                phi_bar += by_distance[g] * v_sum * v_sum
                 total += v_sum
-            phi_bar -= by_distance * total * total
+            phi_bar -= by_distance[g] * total * total
+        by_sigma, by_common, by_seen, by_unseen = 0.0, 0.0, 0.0, 0.0
+        for k in range(n_rows):
+            by_log_scale = -(seen[k] + pulled[k] * error[k])
+            by_variance[k] = by_log_scale
+            pulled[k] *= per_scale[k]
+            here[k] = -pulled[k] / here[k] if seen[k] == 1.0 else 0.0
+            by_common -= pulled[k] * effect[run[k]]
+            by_scale = by_log_scale * per_variance[k]
+            by_sigma += by_scale
+            by_kappa = by_scale * doubted[k] * doubted[k]
+            by_unseen += by_kappa if doubted[k] == UNSEEN else 0.0
+            by_seen += 0.0 if doubted[k] == UNSEEN else by_kappa
+        sigma_bar[i] = by_sigma * sigma[i]
+        kappa_bar[0, i], kappa_bar[1, i] = by_seen * kappa[0, i], by_unseen * kappa[1, i]
+        common_bar[i] = by_common
+        for k in range(n_rows):
+            value -= seen[k] * outlier[run[k]]
+            loss_bar[rows[k], i] = here[k]
+            offset_bar[cell[k], i] -= pulled[k]
+            effect_bar[run[k]] -= pulled[k] * common[i]
+            outlier_bar[run[k]] += by_variance[k]
     return value, (
         loss_bar, offset_bar, sigma_bar, kappa_bar, common_bar, effect_bar, outlier_bar,
         dof_bar, rho_bar, phi_bar,

@@ -8,6 +8,7 @@ import math
 import zlib
 from pathlib import Path
 
+import numba
 import numpy as np
 import pytensor.tensor as pt
 from pytensor.gradient import DisconnectedType, disconnected_type
@@ -15,7 +16,7 @@ from pytensor.graph.basic import Apply
 from pytensor.graph.op import Op
 from pytensor.link.numba.dispatch.basic import numba_njit, register_funcify_default_op_cache_key
 
-from bayesmix import allocation, law, noise
+from bayesmix import allocation, elementary, law, noise
 
 _N_PARAMETERS = len(law.PARAMETERS)
 _SCALARS = ("g", "q", "log_H", "fade")
@@ -24,7 +25,7 @@ _TYPES = tuple(
     for name in law.PARAMETERS
 )
 # PyTensor keeps compiled Ops on disk under this key: an edited kernel must not meet its old code
-_SOURCES = (allocation.__file__, law.__file__, noise.__file__, __file__)
+_SOURCES = (elementary.__file__, allocation.__file__, law.__file__, noise.__file__, __file__)
 _KERNEL = zlib.crc32(b"".join(Path(source).read_bytes() for source in _SOURCES))
 N_NOISE = 10  # loss, offset, sigma, kappa, common, effect, outlier; dof, rho, phi
 _POINT_TYPES = (pt.dmatrix, pt.lvector, pt.dvector, pt.lvector, pt.dvector)
@@ -124,9 +125,7 @@ class ReferenceOp(Op):
 
     def perform(self, node, inputs, output_storage):
         gains, log_n, log_floor = map(_scalar, inputs)
-        log_x = np.empty_like(gains)
-        allocation.solve(gains, np.ones_like(gains), log_n, log_floor, log_x)
-        output_storage[0][0] = log_x
+        output_storage[0][0] = _at_reference(gains, log_n, log_floor)
 
     def pullback(self, inputs, outputs, cotangents):
         gains_bar, floor_bar = ReferencePullbackOp()(cotangents[0], outputs[0], *inputs[1:])
@@ -147,10 +146,29 @@ class ReferencePullbackOp(Op):
 
     def perform(self, node, inputs, output_storage):
         bar, log_x, log_n, log_floor = map(_scalar, inputs)
-        gains_bar = np.empty_like(bar)
-        floor_bar = allocation.solve_vjp(bar, log_x, np.ones_like(bar), log_n, log_floor, gains_bar)
+        gains_bar, floor_bar = _at_reference_vjp(bar, log_x, log_n, log_floor)
         output_storage[0][0] = gains_bar
         output_storage[1][0] = np.asarray(floor_bar)
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _at_reference(gains, log_n, log_floor):
+    """The one capacity problem of the reference, with exponents 0."""
+    log_x = np.empty((gains.size, 1))
+    sizes = np.full(1, log_n)
+    allocation.solve(gains.copy().reshape((-1, 1)), np.ones(gains.size), sizes, log_floor, log_x)
+    return log_x.reshape(-1)
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _at_reference_vjp(bar, log_x, log_n, log_floor):
+    """Cotangents of its gains and of log H."""
+    gains_bar = np.empty((bar.size, 1))
+    floor_bar = allocation.solve_vjp(
+        bar.copy().reshape((-1, 1)), log_x.copy().reshape((-1, 1)), np.ones(bar.size),
+        np.full(1, log_n), log_floor, gains_bar,
+    )  # fmt: skip
+    return gains_bar.reshape(-1), floor_bar
 
 
 def _scalar(value):
@@ -226,27 +244,18 @@ def _noise_numba(op, node, **kwargs):
 
 @register_funcify_default_op_cache_key(ReferenceOp)
 def _reference_numba(op, node, **kwargs):
-    solve = allocation.solve
-
     @numba_njit
     def reference(gains, log_n, log_floor):
-        log_x = np.empty_like(gains)
-        solve(gains, np.ones_like(gains), log_n.item(), log_floor.item(), log_x)
-        return log_x
+        return _at_reference(gains, log_n.item(), log_floor.item())
 
     return reference, _KERNEL
 
 
 @register_funcify_default_op_cache_key(ReferencePullbackOp)
 def _reference_pullback_numba(op, node, **kwargs):
-    solve_vjp = allocation.solve_vjp
-
     @numba_njit
     def reference_pullback(bar, log_x, log_n, log_floor):
-        gains_bar = np.empty_like(bar)
-        floor_bar = solve_vjp(
-            bar, log_x, np.ones_like(bar), log_n.item(), log_floor.item(), gains_bar
-        )
+        gains_bar, floor_bar = _at_reference_vjp(bar, log_x, log_n.item(), log_floor.item())
         return gains_bar, np.asarray(floor_bar)
 
     return reference_pullback, _KERNEL

@@ -55,7 +55,7 @@ def kernel_milliseconds(runs: Runs, repeats: int = 2000) -> float:
         rng.uniform(1, 2, n_domains), rng.normal(4, 0.3, n_domains),
         rng.uniform(0.1, 0.4, n_domains), rng.normal(4, 0.3, n_domains),
         rng.uniform(0.1, 0.4, n_domains), tau,
-        rng.normal(4, 0.3, n_domains), 0.3, rng.normal(5, 0.3, n_domains), 0.3, np.log(1e6),
+        rng.normal(4, 0.3, n_domains), 0.3, rng.normal(5, 0.3, n_domains), 0.3, np.log(1e6), 1.0,
     )  # fmt: skip
     arguments = (*parameters, *at.arrays, variant.noise, variant.head)
     loss_bar = rng.normal(size=(at.row_log_d.size, n_domains))

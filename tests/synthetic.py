@@ -202,7 +202,7 @@ def _shares(draws, runs: Runs, law: str):
     for s in range(n_draws):
         one = [full[name][s] for name in laws.PARAMETERS]
         loss, _, part, _, data = laws.forward(*one, *at.arrays, variant.noise, variant.head)
-        level[s], noise[s], capacity[s] = loss[0], data[0], part[0]
+        level[s], noise[s], capacity[s] = loss[0], data[:, 0], part[:, 0]
     per_component, per_domain = ("component",), ("domain",)
     shares = {
         "level": (level, per_component),

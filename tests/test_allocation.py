@@ -1,7 +1,6 @@
 """Capacity competition against convex programming, its optimality conditions and closed forms."""
 
 import math
-from types import SimpleNamespace
 
 import hypothesis.strategies as st
 import numpy as np
@@ -36,9 +35,13 @@ def gains(h, c, b):
 
 def solved(h, c, b, n_params, floor):
     """log x and the log multiplier."""
-    log_x = np.empty_like(h)
-    nu = allocation.solve(gains(h, c, b), 1 / (b + 1), math.log(n_params), math.log(floor), log_x)
-    return log_x, nu
+    log_x = np.empty((len(h), 1))
+    (nu,) = solve(gains(h, c, b)[:, None], 1 / (b + 1), [n_params], math.log(floor), log_x)
+    return log_x[:, 0], nu
+
+
+def solve(g, r, n_params, log_floor, out, kernel=allocation.solve):
+    return kernel(np.ascontiguousarray(g), r, np.log(n_params), log_floor, out)
 
 
 def assert_optimal(h, c, b, n_params, floor):
@@ -104,26 +107,39 @@ def test_optimality_conditions_of_4000_extreme_problems():
 
 
 def test_newton_needs_few_steps(monkeypatch):
-    # one logarithm of the total a step, counted in the uncompiled function
-    steps = 0
+    # the uncompiled function: a logarithm of the budget, then one of the total a step
+    logs = 0
 
     def counted(value):
-        nonlocal steps
-        steps += 1
+        nonlocal logs
+        logs += 1
         return math.log(value)
 
+    monkeypatch.setattr(allocation, "exp", math.exp)
+    monkeypatch.setattr(allocation, "log", counted)
     rng = np.random.default_rng(1)
     problems = [problem(rng, n_domains) for n_domains in rng.integers(2, 30, 500)]
-    counting = SimpleNamespace(exp=math.exp, log1p=math.log1p, inf=math.inf, log=counted)
-    monkeypatch.setattr(allocation, "math", counting)
     most = 0
     for h, c, b, n_params, floor in problems:
-        steps = 0
-        allocation.solve.py_func(
-            gains(h, c, b), 1 / (b + 1), math.log(n_params), math.log(floor), np.empty_like(h)
-        )
-        most = max(most, steps)
+        logs = 0
+        g, out = gains(h, c, b)[:, None], np.empty((len(h), 1))
+        solve(g, 1 / (b + 1), [n_params], math.log(floor), out, allocation.solve.py_func)
+        most = max(most, logs - 1)
     assert most <= 10
+
+
+def test_problems_solved_together_are_those_solved_alone():
+    rng = np.random.default_rng(2)
+    n_params, r = 10 ** rng.uniform(6, 12, 37), rng.uniform(0.55, 0.99, 9)
+    g, log_floor = rng.normal(0, 6, (9, 37)), math.log(1e4)
+    g[3, 5] = -math.inf
+    together = np.empty_like(g)
+    nu = solve(g, r, n_params, log_floor, together)
+    for p in range(37):
+        alone = np.empty((9, 1))
+        # rounding is that of single numbers, not of vectors
+        assert solve(g[:, [p]], r, n_params[[p]], log_floor, alone) == pytest.approx(nu[p], 1e-14)
+        np.testing.assert_allclose(alone[:, 0], together[:, p], rtol=1e-14)
 
 
 def over_domains(values):
@@ -221,15 +237,18 @@ def test_implicit_derivative_against_finite_differences(n_domains, active):
     log_floor = math.log(floor)
 
     def log_x(g=g, b=b, log_floor=log_floor):
-        out = np.empty(n_domains)
-        allocation.solve(g, 1 / (b + 1), math.log(n_params), log_floor, out)
-        return out
+        out = np.empty((n_domains, 1))
+        solve(g[:, None], 1 / (b + 1), [n_params], log_floor, out)
+        return out[:, 0]
 
     u = log_x()
     on_floor = u <= log_floor
     assert (~on_floor).sum() == n_active
-    bar, g_bar = rng.normal(size=n_domains), np.empty(n_domains)
-    floor_bar = allocation.solve_vjp(bar, u, 1 / (b + 1), math.log(n_params), log_floor, g_bar)
+    bar, g_bar = rng.normal(size=n_domains), np.empty((n_domains, 1))
+    floor_bar = allocation.solve_vjp(
+        bar[:, None].copy(), u[:, None].copy(), 1 / (b + 1), np.log([n_params]), log_floor, g_bar
+    )
+    g_bar = g_bar[:, 0]
     b_bar = -u * g_bar
     assert (g_bar[on_floor] == 0).all()
 

@@ -25,11 +25,10 @@ def test_allocation_is_the_solvers(log_floor: float) -> None:
     gains, r = rng.normal(0, 4, (3, 5)), rng.uniform(0.55, 0.9, 5)
     log_n = np.log([1e3, 2e3, 5e3])
     gains[0, 2] = -700.0
-    want = np.empty_like(gains)
-    for p in range(3):
-        allocation.solve(gains[p], r, log_n[p], log_floor, want[p])
+    want = np.empty((5, 3))
+    allocation.solve(gains.T.copy(), r, log_n, log_floor, want)
     np.testing.assert_allclose(
-        jax_ops.solve(gains, r, log_n, log_floor), want, rtol=1e-13, atol=1e-13
+        jax_ops.solve(gains, r, log_n, log_floor), want.T, rtol=1e-13, atol=1e-13
     )
 
 

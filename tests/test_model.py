@@ -72,11 +72,11 @@ def test_at_the_reference_the_law_gives_the_levels_and_shares(transfer) -> None:
         np.testing.assert_allclose(loss[0], draw["level"], rtol=1e-12)
         level = draw["level"]
         np.testing.assert_allclose(draw["E"], level * draw["share_irreducible"], rtol=1e-12)
-        np.testing.assert_allclose(capacity[0], level[:3] * draw["share_capacity"], rtol=1e-10)
-        np.testing.assert_allclose(noise[0], level * draw["share_noise"], rtol=1e-10)
+        np.testing.assert_allclose(capacity[:, 0], level[:3] * draw["share_capacity"], rtol=1e-10)
+        np.testing.assert_allclose(noise[:, 0], level * draw["share_noise"], rtol=1e-10)
         head_n = np.exp(draw["log_G"] - draw["g"] * np.log(ref.n_params))
         np.testing.assert_allclose(head_n, level * draw["share_head_n"], rtol=1e-10)
-        assert np.exp(log_x[0]).sum() == pytest.approx(
+        assert np.exp(log_x[:, 0]).sum() == pytest.approx(
             ref.n_params + 2 * np.exp(draw["log_H"]), rel=1e-12
         )
 
