@@ -8,7 +8,6 @@ place of the C library's, so one formula serves vectors and single numbers alike
 import math
 
 import numba
-from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
@@ -40,7 +39,7 @@ def _bits(typing_context, value):
     """The bits of a float as an integer."""
 
     def build(context, builder, signature, values):
-        return builder.bitcast(values[0], ir.IntType(64))
+        return builder.bitcast(values[0], context.get_value_type(types.int64))
 
     return types.int64(types.float64), build
 
@@ -50,7 +49,7 @@ def _from_bits(typing_context, value):
     """The float that has these bits."""
 
     def build(context, builder, signature, values):
-        return builder.bitcast(values[0], ir.DoubleType())
+        return builder.bitcast(values[0], context.get_value_type(types.float64))
 
     return types.float64(types.int64), build
 

@@ -1,10 +1,12 @@
 """Sampling a swarm's model: the fit, its diagnostics, saving and loading."""
 
+import gc
 import html
 import json
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from importlib.metadata import version
@@ -298,7 +300,8 @@ def compiled(model: pm.Model) -> Any:
     key = structure(model)
     if key not in _last:
         _last.clear()
-        _last[key] = model, nutpie.compile_pymc_model(model)
+        with _no_collection():
+            _last[key] = model, nutpie.compile_pymc_model(model)
     first, shared_model = _last[key]
     # a law without some terms does not use all
     functions = (shared_model.logp_func, shared_model.expand_func)
@@ -312,6 +315,18 @@ def compiled(model: pm.Model) -> Any:
     if not used or values.keys() != used:  # what is sampled would be the swarm before
         raise RuntimeError("nutpie does not name the data as the model does: another version?")
     return shared_model.with_data(**values)
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Compilation makes millions of objects that stay: to look for garbage is a tenth of it."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _compiled_jax(model: pm.Model) -> Any:

@@ -83,7 +83,7 @@ def losses(
 
 
 def log_likelihood(
-    loss, offset, sigma, kappa, common, effect, outlier, dof, rho, phi,
+    loss, offset, sigma, kappa, kappa_unseen, common, effect, outlier, dof, dof_unseen, rho, phi,
     observed, doubt, row_cell, row_run, rows, run_start, group_start,
 ):  # fmt: skip
     """Log likelihood less its constants: the value of `noise.log_likelihood`."""
@@ -92,7 +92,7 @@ def log_likelihood(
     group = jnp.searchsorted(group_start, jnp.arange(n_blocks), side="right") - 1
     seen = jnp.isfinite(observed)
     unseen = doubt == noise.UNSEEN
-    kappa_of = jnp.where(unseen, kappa[1], kappa[0])
+    kappa_of = jnp.where(unseen, kappa_unseen, kappa)
     scale = jnp.sqrt(sigma**2 + (kappa_of * doubt) ** 2) * jnp.exp(outlier[row_run][:, None])
     error = jnp.where(seen, observed, 0.0) - jnp.log(loss) - offset[row_cell]
     error = (error - common * effect[row_run][:, None]) / scale
@@ -119,7 +119,7 @@ def log_likelihood(
     log_det = by_group(log_det) + jnp.log(between)
     size = by_group(count)
     first = rows[run_start[group_start[:-1]]]
-    freedom = jnp.where(unseen[first], dof[1], dof[0])
+    freedom = jnp.where(unseen[first], dof_unseen, dof)
     value = -0.5 * (log_det + (freedom + size) * jnp.log1p(distance / freedom))
     return jnp.where(size > 0, value, 0.0).sum() - jnp.where(seen, jnp.log(scale), 0.0).sum()
 

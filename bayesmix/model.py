@@ -350,13 +350,16 @@ def _offset(runs: Runs, data: Packed, prior):
     prior["bend_scale"].rv("bend_scale")
     if cells.unseen.size:
         prior["slope_scale"].rv("slope_scale")
-    offset = pt.zeros((1, n_components))
-    for name, basis in bases.items():
-        scale = prior[name].rv(name)
-        common = pm.Normal(f"{name}_common_z", shape=(basis.shape[1], 1))
-        own = pm.Normal(f"{name}_z", shape=(basis.shape[1], n_components))
-        z = pt.sqrt(shared) * common + pt.sqrt(1 - shared) * own
-        offset += scale * pt.dot(data(basis), z)
+    # one product for all bases: code for each would be compiled apart
+    rank = [basis.shape[1] for basis in bases.values()]
+    of_basis = np.repeat(np.eye(len(bases)), rank, axis=1)
+    scale = sum(
+        data(columns) * prior[name].rv(name) for name, columns in zip(bases, of_basis, strict=True)
+    )
+    common = pm.Normal("offset_common_z", shape=(sum(rank), 1))
+    own = pm.Normal("offset_z", shape=(sum(rank), n_components))
+    z = scale[:, None] * (pt.sqrt(shared) * common + pt.sqrt(1 - shared) * own)
+    offset = pt.dot(data(np.concatenate(list(bases.values()), axis=1)), z)
     return pm.Deterministic("offset", offset, dims=("cell", "component"))
 
 
@@ -389,7 +392,6 @@ def _likelihood(runs: Runs, data: Packed, loss, offset, prior, usable: np.ndarra
         # an elasticity, so bounded as the exponents are
         printed = _exponent(_pooled("printed", prior, "component", informed=False))
         printed = pm.Deterministic("sigma_weight", printed, dims="component")
-    kappa = pt.stack([printed, unseen])
     phi = rho = pt.constant(0.0)
     if np.diff(cells.group_start).max() > 1:
         phi = pm.Deterministic("phi", pm.math.sigmoid(prior["misfit_share"].rv("phi_logit")))
@@ -404,15 +406,11 @@ def _likelihood(runs: Runs, data: Packed, loss, offset, prior, usable: np.ndarra
     outlier *= pm.Exponential("outlier_z", 1.0, dims="run")
     # lighter: two cells could else be noise of 100 sigma, at the price of a few nats
     dof = pm.Deterministic("dof", LEAST_DOF + prior["dof_excess"].rv("dof_z"))
-    dof = pt.stack([dof, prior["dof_unseen"].rv("dof_unseen")])
-    seen = [data(array) for array in cells.arrays]
-    sizes = [
-        [data(array) for array in np.unique(cells.group_sizes(unseen=unseen), return_counts=True)]
-        for unseen in (False, True)
-    ]
+    dof_unseen = prior["dof_unseen"].rv("dof_unseen")
     likelihood = ops.log_likelihood(
-        loss, offset, sigma, kappa, common, effect, outlier, dof, rho, phi, seen, sizes
-    )
+        loss, offset, sigma, printed, unseen, common, effect, outlier, dof, dof_unseen, rho, phi,
+        [data(array) for array in cells.arrays], [data(array) for array in cells.sizes],
+    )  # fmt: skip
     pm.Potential("log_likelihood", likelihood)
 
 

@@ -6,9 +6,9 @@ The error of row k (run r, cell s) and component i is::
     scale^2 = (sigma_i^2 + (kappa_i doubt_ki)^2) exp(2 o_r),
 
 where o_r >= 0 says how much wider all errors of a run are than those of a regular one. The errors
-of one component in one mixture and N are multivariate t. Of `dof` and `kappa`
-there are two: the first where the domain has weight, which may be printed to a resolution only,
-the second where the mixture is without it. The correlation is `rho` between checkpoints of a run,
+of one component in one mixture and N are multivariate t. Where the mixture is without the domain
+`kappa` and `dof` are `kappa_unseen` and `dof_unseen`; elsewhere its weight may have been printed to
+a resolution only. The correlation is `rho` between checkpoints of a run,
 `phi` between runs that repeat the mixture and N with another seed: within a run
 ``A = (1 - rho) I + (rho - phi) 1 1'``, over the group ``diag(A) + phi 1 1'``, both inverted in
 closed form.
@@ -74,11 +74,23 @@ class Cells:
         """Whether each row's mixture is without the component's domain, shape (R, C)."""
         return self.doubt == UNSEEN
 
-    def group_sizes(self, *, unseen: bool) -> np.ndarray:
-        """Observed errors of each group and component with any, a flat array."""
-        counted = (np.isfinite(self.observed) & (self.unseen == unseen))[self.rows]
-        sizes = np.add.reduceat(counted, self.run_start[self.group_start[:-1]], axis=0, dtype=int)
-        return sizes[sizes > 0]
+    @property
+    def sizes(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Observed errors of a group and component, how many have so many, and if unseen.
+
+        Three arrays of floats, of one length: all that the likelihood's constants depend on.
+        """
+        start = self.run_start[self.group_start[:-1]]
+        sizes, counts, kinds = [], [], []
+        for unseen in (False, True):
+            counted = (np.isfinite(self.observed) & (self.unseen == unseen))[self.rows]
+            of_group = np.add.reduceat(counted, start, axis=0, dtype=int)
+            size, count = np.unique(of_group[of_group > 0], return_counts=True)
+            sizes.append(size)
+            counts.append(count)
+            kinds.append(np.full(len(size), unseen))
+        size, count, kind = (np.concatenate(each).astype(float) for each in (sizes, counts, kinds))
+        return size, count, kind
 
 
 def cells(
@@ -159,7 +171,7 @@ def at_printed_zeros(
 # without a loss has an error and a scale of 0, so that sums need not ask
 @numba.njit(cache=True, error_model="numpy", fastmath={"contract", "reassoc"})
 def log_likelihood(
-    loss, offset, sigma, kappa, common, effect, outlier, dof, rho, phi,
+    loss, offset, sigma, kappa, kappa_unseen, common, effect, outlier, dof, dof_unseen, rho, phi,
     observed, doubt, row_cell, row_run, rows, run_start, group_start,
 ):  # fmt: skip
     """Log likelihood, less what depends on `dof` and the groups' sizes alone, and its gradient.
@@ -168,15 +180,15 @@ def log_likelihood(
     -------
     value : float
     bars : tuple
-        Derivatives by the first ten arguments, in their shapes.
+        Derivatives by the first twelve arguments, in their shapes.
     """
     n_rows, n_components = loss.shape
     n_runs, n_groups = run_start.shape[0] - 1, group_start.shape[0] - 1
     loss_bar, offset_bar = np.zeros_like(loss), np.zeros_like(offset)
-    sigma_bar, kappa_bar = np.zeros_like(sigma), np.zeros_like(kappa)
-    common_bar, effect_bar = np.zeros_like(common), np.zeros_like(effect)
-    outlier_bar, dof_bar = np.zeros_like(outlier), np.zeros_like(dof)
-    rho_bar, phi_bar, value = 0.0, 0.0, 0.0
+    sigma_bar, common_bar = np.zeros_like(sigma), np.zeros_like(common)
+    kappa_bar, kappa_unseen_bar = np.zeros_like(kappa), np.zeros_like(kappa_unseen)
+    effect_bar, outlier_bar = np.zeros_like(effect), np.zeros_like(outlier)
+    dof_bar, dof_unseen_bar, rho_bar, phi_bar, value = 0.0, 0.0, 0.0, 0.0, 0.0
     gap = rho - phi
     # logs and divisions that many cells share are made once
     per_apart, log_apart = 1.0 / (1.0 - rho), log(1.0 - rho)
@@ -208,7 +220,7 @@ def log_likelihood(
         for k in range(n_rows):
             log_loss[k] = log(here[k])
         for k in range(n_rows):
-            width = doubted[k] * (kappa[1, i] if doubted[k] == UNSEEN else kappa[0, i])
+            width = doubted[k] * (kappa_unseen[i] if doubted[k] == UNSEEN else kappa[i])
             variance = sigma[i] * sigma[i] + width * width
             seen[k] = 0.0 if error[k] == math.inf else 1.0
             per_variance[k] = 1.0 / variance
@@ -259,7 +271,7 @@ def log_likelihood(
         for g in range(n_groups):
             # rows of a group have one mixture
             unseen = doubted[run_start[group_start[g]]] == UNSEEN
-            freedom = dof[1] if unseen else dof[0]
+            freedom = dof_unseen if unseen else dof
             ratio = 1.0 + distance[g] / freedom
             log_ratio = log(ratio)
             half = 0.5 * (freedom + size[g])
@@ -269,8 +281,8 @@ def log_likelihood(
             of_unseen -= by_freedom if unseen else 0.0
             of_seen -= 0.0 if unseen else by_freedom
         value += total
-        dof_bar[0] += of_seen
-        dof_bar[1] += of_unseen
+        dof_bar += of_seen
+        dof_unseen_bar += of_unseen
 
         # v = C^-1 e, of which everything else is made
         for g in range(n_groups):
@@ -299,7 +311,7 @@ def log_likelihood(
             by_unseen += by_kappa if doubted[k] == UNSEEN else 0.0
             by_seen += 0.0 if doubted[k] == UNSEEN else by_kappa
         sigma_bar[i] = by_sigma * sigma[i]
-        kappa_bar[0, i], kappa_bar[1, i] = by_seen * kappa[0, i], by_unseen * kappa[1, i]
+        kappa_bar[i], kappa_unseen_bar[i] = by_seen * kappa[i], by_unseen * kappa_unseen[i]
         common_bar[i] = by_common
         for k in range(n_rows):
             value -= seen[k] * outlier[run[k]]
@@ -308,6 +320,6 @@ def log_likelihood(
             effect_bar[run[k]] -= pulled[k] * common[i]
             outlier_bar[run[k]] += by_variance[k]
     return value, (
-        loss_bar, offset_bar, sigma_bar, kappa_bar, common_bar, effect_bar, outlier_bar,
-        dof_bar, rho_bar, phi_bar,
+        loss_bar, offset_bar, sigma_bar, kappa_bar, kappa_unseen_bar, common_bar, effect_bar,
+        outlier_bar, dof_bar, dof_unseen_bar, rho_bar, phi_bar,
     )  # fmt: skip

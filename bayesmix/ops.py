@@ -27,7 +27,7 @@ _TYPES = tuple(
 # PyTensor keeps compiled Ops on disk under this key: an edited kernel must not meet its old code
 _SOURCES = (elementary.__file__, allocation.__file__, law.__file__, noise.__file__, __file__)
 _KERNEL = zlib.crc32(b"".join(Path(source).read_bytes() for source in _SOURCES))
-N_NOISE = 10  # loss, offset, sigma, kappa, common, effect, outlier; dof, rho, phi
+N_NOISE = 12  # what `noise.log_likelihood` is differentiated by: all but the data
 _POINT_TYPES = (pt.dmatrix, pt.lvector, pt.dvector, pt.lvector, pt.dvector)
 
 
@@ -227,16 +227,18 @@ def _noise_numba(op, node, **kwargs):
 
     @numba_njit
     def noise_likelihood(
-        loss, offset, sigma, kappa, common, effect, outlier, dof, rho, phi,
-        observed, doubt, row_cell, row_run, rows, run_start, group_start,
+        loss, offset, sigma, kappa, kappa_unseen, common, effect, outlier, dof, dof_unseen,
+        rho, phi, observed, doubt, row_cell, row_run, rows, run_start, group_start,
     ):  # fmt: skip
         value, bars = log_likelihood(
-            loss, offset, sigma, kappa, common, effect, outlier, dof, rho.item(), phi.item(),
+            loss, offset, sigma, kappa, kappa_unseen, common, effect, outlier,
+            dof.item(), dof_unseen.item(), rho.item(), phi.item(),
             observed, doubt, row_cell, row_run, rows, run_start, group_start,
         )  # fmt: skip
         return (
-            np.asarray(value), bars[0], bars[1], bars[2], bars[3], bars[4], bars[5],
-            bars[6], bars[7], np.asarray(bars[8]), np.asarray(bars[9]),
+            np.asarray(value), bars[0], bars[1], bars[2], bars[3], bars[4], bars[5], bars[6],
+            bars[7], np.asarray(bars[8]), np.asarray(bars[9]), np.asarray(bars[10]),
+            np.asarray(bars[11]),
         )  # fmt: skip
 
     return noise_likelihood, _KERNEL
@@ -283,7 +285,8 @@ def losses(parameters, at, variant: law.Variant):
 
 
 def log_likelihood(
-    loss, offset, sigma, kappa, common, effect, outlier, dof, rho, phi, cells, sizes
+    loss, offset, sigma, kappa, kappa_unseen, common, effect, outlier, dof, dof_unseen, rho, phi,
+    cells, sizes,
 ):  # fmt: skip
     """Symbolic log likelihood of a swarm's log losses: see `noise.py`.
 
@@ -291,24 +294,29 @@ def log_likelihood(
     ----------
     loss : TensorVariable, shape (R, C)
         The law's, nats per token.
-    offset, sigma, kappa, common, effect, outlier, dof, rho, phi : TensorVariable
-        Shapes (M, C), (C,), (2, C), (C,), (runs,), (runs,), (2,) and scalars.
+    offset, sigma, kappa, kappa_unseen, common, effect, outlier : TensorVariable
+        Shapes (M, C), (C,), (C,), (C,), (C,), (runs,) and (runs,).
+    dof, dof_unseen, rho, phi : TensorVariable
+        Scalars.
     cells : sequence
         `Cells.arrays`, as arrays or variables.
     sizes : sequence
-        For each of the two degrees of freedom, sizes of groups and how many have each.
+        `Cells.sizes`, as arrays or variables.
     """
-    varying = (loss, offset, sigma, kappa, common, effect, outlier, dof, rho, phi)
+    varying = (
+        loss, offset, sigma, kappa, kappa_unseen, common, effect, outlier,
+        dof, dof_unseen, rho, phi,
+    )  # fmt: skip
     values = [pt.as_tensor_variable(v, dtype="float64") for v in varying]
     total = NoiseOp()(*values, *map(pt.as_tensor_variable, cells))[0]
-    for freedom, (size, count) in zip((dof[0], dof[1]), sizes, strict=True):
-        constant = (
-            pt.gammaln((freedom + size) / 2)
-            - pt.gammaln(freedom / 2)
-            - size / 2 * pt.log(freedom * math.pi)
-        )  # fmt: skip
-        total += pt.dot(count, constant)
-    return total
+    size, count, unseen = sizes
+    freedom = dof + unseen * (dof_unseen - dof)
+    constant = (
+        pt.gammaln((freedom + size) / 2)
+        - pt.gammaln(freedom / 2)
+        - size / 2 * pt.log(freedom * math.pi)
+    )
+    return total + (count * constant).sum()
 
 
 def reference_log_x(weights, b, log_capacity, log_n, log_floor):

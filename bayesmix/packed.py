@@ -35,13 +35,15 @@ class Packed:
         }
 
     def __call__(self, value: Any) -> TensorVariable:
-        """A variable of the model that holds an array, or a number, of static shape."""
+        """A variable of the model that holds an array or a number; vectors have no static shape."""
         array = np.asarray(value)
         kind = "floats" if array.dtype.kind == "f" else "integers"
         start = sum(a.size for a in self._arrays[kind])
         self._arrays[kind].append(array)
         self._shapes += [array.ndim, *array.shape]
-        return self._vectors[kind][start : start + array.size].reshape(array.shape)
+        flat = self._vectors[kind][start : start + array.size]
+        # a vector's static shape would be checked in each evaluation, and the check be compiled
+        return flat if array.ndim == 1 else flat.reshape(array.shape)
 
     def fill(self) -> None:
         """Put the arrays in the model."""

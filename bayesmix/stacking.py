@@ -129,8 +129,7 @@ def run_log_likelihood(fit: Fit) -> xr.DataArray:
     doubt = weight_doubt(runs.weights.values, runs.weight_resolution, observed.shape[1])
     cells = scales(runs)
     rho = tree["rho"].values.ravel() if "rho" in tree else np.zeros(len(loss))
-    dof = np.stack([draws["dof"], draws["dof_unseen"]], axis=1)
-    kappa = np.stack([draws["sigma_weight"], draws["sigma_unseen"]], axis=1)
+    dof, dof_unseen = draws["dof"], draws["dof_unseen"]
     usable_runs = runs.run_ids.values[np.isfinite(observed).any(axis=1)]
     ids = np.unique(usable_runs)
     scale, _ = noise.scale_and_dof(draws, doubt)
@@ -144,20 +143,19 @@ def run_log_likelihood(fit: Fit) -> xr.DataArray:
         own = noise.cells(observed[rows], doubt[rows], at, alone, alone)
         wider, log_share = _outliers(draws["outlier_scale"], far=farthest[rows].max() > _FAR)
         at_nodes = _at_nodes(
-            loss[:, rows], draws["offset"], draws["sigma"], kappa,
-            draws["common"], _EFFECTS, wider, dof, rho, *own.arrays,
+            loss[:, rows], draws["offset"], draws["sigma"], draws["sigma_weight"],
+            draws["sigma_unseen"], draws["common"], _EFFECTS, wider, dof, dof_unseen, rho,
+            *own.arrays,
         )  # fmt: skip
         at_nodes += (_LOG_EFFECTS[:, None] + log_share[:, None, :]).reshape(at_nodes.shape)
-        constant = np.zeros(len(loss))
-        for unseen in (False, True):
-            # one group, so that each component has one
-            size, freedom = own.group_sizes(unseen=unseen), dof[:, int(unseen), None]
-            constant += (
-                gammaln((freedom + size) / 2)
-                - gammaln(freedom / 2)
-                - size / 2 * np.log(freedom * np.pi)
-            ).sum(axis=1)
-        values[:, r] = logsumexp(at_nodes, axis=1) + constant
+        size, count, unseen = own.sizes
+        freedom = np.where(unseen, dof_unseen[:, None], dof[:, None])
+        constant = (
+            gammaln((freedom + size) / 2)
+            - gammaln(freedom / 2)
+            - size / 2 * np.log(freedom * np.pi)
+        )
+        values[:, r] = logsumexp(at_nodes, axis=1) + constant @ count
     shape = (tree.sizes["chain"], tree.sizes["draw"], len(ids))
     coords = {"chain": tree["chain"].values, "draw": tree["draw"].values, "run": ids}
     return xr.DataArray(values.reshape(shape), coords, ("chain", "draw", "run"), "run")
@@ -192,7 +190,7 @@ def _outliers(scale: np.ndarray, *, far: bool) -> tuple[np.ndarray, np.ndarray]:
 
 @numba.njit(cache=True, parallel=True, error_model="numpy")
 def _at_nodes(
-    loss, offset, sigma, kappa, common, effects, outliers, dof, rho,
+    loss, offset, sigma, kappa, kappa_unseen, common, effects, outliers, dof, dof_unseen, rho,
     observed, doubt, row_cell, row_run, rows, run_start, group_start,
 ):  # fmt: skip
     """Log likelihood (S, nodes) of one run at values of its two effects, less the constant."""
@@ -202,8 +200,9 @@ def _at_nodes(
         for k in range(value.shape[1]):
             at, wider = divmod(k, n_outliers)
             value[s, k] = noise.log_likelihood(
-                loss[s], offset[s], sigma[s], kappa[s], common[s], effects[at : at + 1],
-                outliers[s, wider : wider + 1], dof[s], rho[s], 0.0,
+                loss[s], offset[s], sigma[s], kappa[s], kappa_unseen[s], common[s],
+                effects[at : at + 1], outliers[s, wider : wider + 1], dof[s], dof_unseen[s],
+                rho[s], 0.0,
                 observed, doubt, row_cell, row_run, rows, run_start, group_start,
             )[0]  # fmt: skip
     return value

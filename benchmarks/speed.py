@@ -5,6 +5,7 @@ of one core; run it on a machine that does nothing else.
 """
 
 import argparse
+import math
 import os
 import platform
 import subprocess
@@ -13,6 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Literal
+from unittest import mock
 
 import jax
 import numpy as np
@@ -23,8 +25,10 @@ from rich.console import Console
 from rich.table import Table
 
 import bayesmix.jax_ops  # noqa: F401  tells PyTensor how
+from bayesmix import allocation
 from bayesmix import law as laws
 from bayesmix._files import atomic_path
+from bayesmix.elementary import exp_each
 from bayesmix.fit import fit
 from bayesmix.model import build_model
 from bayesmix.runs import Runs, read_runs, write_runs
@@ -42,23 +46,27 @@ def processor() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def kernel_milliseconds(runs: Runs, repeats: int = 2000) -> float:
-    """Median time of the law's value and vector-Jacobian product at every row of a swarm."""
-    variant = laws.LAWS[LAW]
-    at = laws.points(runs.weights.values, runs.n_params.values, runs.n_tokens.values)
-    n_domains = len(runs.domains)
+def kernel_parameters(n_domains: int) -> tuple[np.ndarray | float, ...]:
+    """Parameters in the order of `law.PARAMETERS`."""
     rng = np.random.default_rng(0)
     tau = rng.uniform(0, 0.5, (n_domains, n_domains))
     np.fill_diagonal(tau, 1.0)
-    # in the order of laws.PARAMETERS; about half a nat a term
-    parameters = (
+    # about half a nat a term
+    return (
         rng.uniform(1, 2, n_domains), rng.normal(4, 0.3, n_domains),
         rng.uniform(0.1, 0.4, n_domains), rng.normal(4, 0.3, n_domains),
         rng.uniform(0.1, 0.4, n_domains), tau,
         rng.normal(4, 0.3, n_domains), 0.3, rng.normal(5, 0.3, n_domains), 0.3, np.log(1e6), 1.0,
     )  # fmt: skip
-    arguments = (*parameters, *at.arrays, variant.noise, variant.head)
-    loss_bar = rng.normal(size=(at.row_log_d.size, n_domains))
+
+
+def kernel_milliseconds(runs: Runs, repeats: int = 2000) -> float:
+    """Median time of the law's value and vector-Jacobian product at every row of a swarm."""
+    variant = laws.LAWS[LAW]
+    at = laws.points(runs.weights.values, runs.n_params.values, runs.n_tokens.values)
+    n_domains = len(runs.domains)
+    arguments = (*kernel_parameters(n_domains), *at.arrays, variant.noise, variant.head)
+    loss_bar = np.random.default_rng(1).normal(size=(at.row_log_d.size, n_domains))
 
     seconds = np.empty(repeats)
     for i in range(-1, repeats):  # the first call, which compiles, is overwritten by the last
@@ -67,6 +75,39 @@ def kernel_milliseconds(runs: Runs, repeats: int = 2000) -> float:
         laws.pullback(*arguments, *saved, loss_bar)
         seconds[i] = time.perf_counter() - start
     return 1e3 * float(np.median(seconds))
+
+
+def kernel_bound(runs: Runs) -> float:
+    """Milliseconds that the exponentials and logarithms of `kernel_milliseconds` alone take.
+
+    Each number's cost is that of a long array. What it comes to is
+    ``K (M + P (steps + 2)) + C (2 M + R)`` of M mixtures, P problems, R rows, K = C domains.
+    """
+    at = laws.points(runs.weights.values, runs.n_params.values, runs.n_tokens.values)
+    n_domains = len(runs.domains)
+    parameters = dict(zip(laws.PARAMETERS, kernel_parameters(n_domains), strict=True))
+    b = parameters["b"][:, None]
+    gains = np.log(at.mixtures[at.problem_mixture].T * b) + parameters["log_c"][:, None]
+    # the uncompiled solver takes one problem: its logarithms are one of the budget, one a step
+    with (
+        mock.patch.object(allocation, "exp", math.exp),
+        mock.patch.object(allocation, "log", side_effect=math.log) as logs,
+    ):
+        for p, log_n in enumerate(at.problem_log_n):
+            allocation.solve.py_func(
+                gains[:, [p]], 1 / (b[:, 0] + 1), np.array([log_n]), parameters["log_H"],
+                np.empty((n_domains, 1)),
+            )  # fmt: skip
+        steps = logs.call_count / at.problem_log_n.size - 1
+    in_law = at.mixtures.size + at.problem_log_n.size * n_domains * (steps + 2)
+    in_law += 2 * at.mixtures.size + at.row_log_d.size * n_domains
+    values, seconds = np.full(10_000, 0.5), np.empty(200)
+    for i in range(-1, len(seconds)):
+        values[:] = 0.5
+        start = time.perf_counter()
+        exp_each(values)
+        seconds[i] = time.perf_counter() - start
+    return 1e3 * in_law * float(np.median(seconds)) / values.size
 
 
 def compile_seconds(path: str) -> float:
@@ -124,10 +165,13 @@ def measure() -> pd.DataFrame:
     shape = {"n_mixtures": [48, 47], "checkpoints": 5}
     large = draw_design(7, [1.2e8, 3.1e8], **shape)
     small = draw_design(17, [1.1e9], n_mixtures=43)
-    rows = [
-        ("kernel, value and gradient, 475 x 7", kernel_milliseconds(large), "ms", 0.25),
-        ("kernel, value and gradient, 43 x 17", kernel_milliseconds(small), "ms", None),
-    ]
+    rows = []
+    for design, said, target in ((large, "475 x 7", 0.25), (small, "43 x 17", None)):
+        # the target of the second line is three times what exponentials and logarithms take
+        took = kernel_milliseconds(design)
+        rows.append((f"kernel, value and gradient, {said}", took, "ms", target))
+        bound = kernel_bound(design)
+        rows.append((f"the same against its lower bound, {said}", took, "ms", 3 * bound))
     simulated = simulate(7, [1.2e8, 3.1e8], **shape).runs
     for backend in ("numba", "jax"):
         value = gradient_milliseconds(simulated, backend)

@@ -35,11 +35,13 @@ def _parameters(rho: float, phi: float) -> dict:
         "loss": np.exp(rng.normal(1.0, 0.1, size=(N_ROWS, N_COMPONENTS))),
         "offset": rng.normal(0.0, 0.05, size=(2, N_COMPONENTS)),
         "sigma": rng.uniform(0.3, 1.3, N_COMPONENTS),
-        "kappa": rng.uniform(0.1, 1.0, (2, N_COMPONENTS)),
+        "kappa": rng.uniform(0.1, 1.0, N_COMPONENTS),
+        "kappa_unseen": rng.uniform(0.1, 1.0, N_COMPONENTS),
         "common": rng.uniform(0.1, 1.0, N_COMPONENTS),
         "effect": rng.normal(size=6),
         "outlier": rng.exponential(0.5, size=6),
-        "dof": np.array(DOF),
+        "dof": DOF[0],
+        "dof_unseen": DOF[1],
         "rho": rho,
         "phi": phi,
     }
@@ -62,7 +64,8 @@ def test_value_is_the_multivariate_t(cells, rho: float, phi: float) -> None:
             correlation = np.where(RUN[k][:, None] == RUN[k], rho, phi)
             np.fill_diagonal(correlation, 1.0)
             unseen = bool(cells.unseen[k[0], i])
-            scale = np.hypot(p["sigma"][i], p["kappa"][int(unseen), i] * cells.doubt[k, i])
+            kappa = p["kappa_unseen" if unseen else "kappa"][i]
+            scale = np.hypot(p["sigma"][i], kappa * cells.doubt[k, i])
             scale *= np.exp(p["outlier"][RUN[k]])
             mean = np.log(p["loss"][k, i]) + p["offset"][CELL[k], i]
             mean += p["common"][i] * p["effect"][RUN[k]]
@@ -72,9 +75,10 @@ def test_value_is_the_multivariate_t(cells, rho: float, phi: float) -> None:
             sizes[unseen].append(k.size)
     got, _ = noise.log_likelihood(*p.values(), *cells.arrays)
     assert got == pytest.approx(want, rel=1e-13)
+    size, count, kind = cells.sizes
     for unseen in (False, True):
-        counted = cells.group_sizes(unseen=unseen)
-        np.testing.assert_array_equal(np.sort(counted), np.sort(sizes[unseen]))
+        counted = np.repeat(size[kind == unseen], count[kind == unseen].astype(int))
+        np.testing.assert_array_equal(counted, np.sort(sizes[unseen]))
         assert counted.size
 
 
@@ -102,13 +106,12 @@ def test_the_op_gives_the_kernels_value_and_gradient(cells) -> None:
     """Through PyTensor and Numba, as the sampler sees it; the constant is SciPy's."""
     p = _parameters(0.6, 0.25)
     symbols = [pt.as_tensor(np.asarray(value, dtype=float)).type() for value in p.values()]
-    kinds = [cells.group_sizes(unseen=unseen) for unseen in (False, True)]
-    sizes = [np.unique(kind, return_counts=True) for kind in kinds]
-    total = ops.log_likelihood(*symbols, cells.arrays, sizes)
-    compiled = pytensor.function(symbols, [total, *pt.grad(total, symbols[:7])], mode="NUMBA")
+    total = ops.log_likelihood(*symbols, cells.arrays, cells.sizes)
+    compiled = pytensor.function(symbols, [total, *pt.grad(total, symbols[:8])], mode="NUMBA")
     got, *slopes = compiled(*(np.asarray(value, dtype=float) for value in p.values()))
     value, bars = noise.log_likelihood(*p.values(), *cells.arrays)
-    value += sum(_constant(kind, dof).sum() for kind, dof in zip(kinds, DOF, strict=True))
+    size, count, unseen = cells.sizes
+    value += count @ _constant(size, np.where(unseen, *DOF[::-1]))
     assert got == pytest.approx(value, rel=1e-12)
-    for slope, bar in zip(slopes, bars[:7], strict=True):
+    for slope, bar in zip(slopes, bars[:8], strict=True):
         np.testing.assert_allclose(slope, bar, rtol=1e-12, atol=1e-12)

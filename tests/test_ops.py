@@ -131,8 +131,8 @@ def test_only_losses_can_be_differentiated():
 
 
 def test_the_noise_gives_no_second_derivative():
-    arguments = [pt.dmatrix(), pt.dmatrix(), pt.dvector(), pt.dmatrix()]
-    arguments += [pt.dvector() for _ in range(4)] + [pt.dscalar(), pt.dscalar()]
+    arguments = [pt.dmatrix(), pt.dmatrix()]
+    arguments += [pt.dvector() for _ in range(6)] + [pt.dscalar() for _ in range(4)]
     assert len(arguments) == ops.N_NOISE
     constant = [pt.dmatrix(), pt.dmatrix(), *(pt.lvector() for _ in range(5))]
     value, by_loss, *_ = ops.NoiseOp()(*arguments, *constant)

@@ -97,15 +97,16 @@ def losses(parameters: Mapping, at: Sequence, variant: laws.Variant):
 
 
 def log_likelihood(
-    loss, offset, sigma, kappa, common, effect, outlier, dof, rho, phi, cells, sizes
+    loss, offset, sigma, kappa, kappa_unseen, common, effect, outlier, dof, dof_unseen, rho, phi,
+    cells, sizes,
 ):  # fmt: skip
     """As `bayesmix.ops.log_likelihood`, of a swarm without checkpoints and repeats."""
     observed, doubt, row_cell, row_run, *_ = cells
     unseen = pt.eq(doubt, UNSEEN)
     seen = pt.lt(observed, np.inf)
-    scale = pt.sqrt(sigma**2 + (pt.switch(unseen, kappa[1], kappa[0]) * doubt) ** 2)
+    scale = pt.sqrt(sigma**2 + (pt.switch(unseen, kappa_unseen, kappa) * doubt) ** 2)
     scale *= pt.exp(outlier)[row_run][:, None]
-    freedom = pt.switch(unseen, dof[1], dof[0])
+    freedom = pt.switch(unseen, dof_unseen, dof)
     # the branch that is not taken has to be finite for the gradient
     error = pt.switch(seen, observed, 0.0) - pt.log(loss) - offset[row_cell]
     error = (error - common * effect[row_run][:, None]) / scale
