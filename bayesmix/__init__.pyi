@@ -7,11 +7,12 @@ from .design import Design, design, refit_value
 from .diagnostics import Diagnosis
 from .evaluate import Evaluation, compare, evaluate
 from .extrapolation import extrapolation
-from .fit import Fit, FitFileError, fit, load
+from .fit import fit
 from .laplace import laplace
 from .objective import Worst
 from .pareto import near_optimal, pareto_front
 from .pointfit import POINT_LAWS, PointFit, point_fit
+from .posterior import Fit, FitFileError, load
 from .predict import Prediction, predict
 from .prior_predictive import prior_predictive
 from .priors import Gamma, LogNormal, Normal, default_priors

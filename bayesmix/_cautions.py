@@ -7,7 +7,7 @@ import numpy as np
 from scipy.spatial.distance import cdist
 
 from bayesmix.feasible import FEASIBLE
-from bayesmix.fit import Fit
+from bayesmix.posterior import Fit
 
 TOLERANCE = 1e-6  # on the KKT residual, of an objective whose weights sum to 1
 _GAP = 1e-8  # between a tail or a worst domain and what the weights found give, likewise

@@ -15,10 +15,10 @@ import xarray as xr
 
 from bayesmix import law as laws
 from bayesmix._files import atomic_path
-from bayesmix.fit import Fit
 from bayesmix.fit import fit as sample
 from bayesmix.laplace import found_mode, laplace
 from bayesmix.model import MODEL_VERSION
+from bayesmix.posterior import Fit
 from bayesmix.predict import predict
 from bayesmix.priors import Prior
 from bayesmix.runs import Runs, RunsError

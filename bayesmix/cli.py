@@ -42,7 +42,7 @@ from bayesmix._options import (
 # what is slow to import is imported inside the commands
 if TYPE_CHECKING:
     from bayesmix.constraints import Constraint
-    from bayesmix.fit import Fit
+    from bayesmix.posterior import Fit
     from bayesmix.recommend import Recommendation
 
 BAD_INPUT, NOT_CONVERGED = 2, 3
@@ -193,7 +193,7 @@ def predict(
     check_out(out, fit, mixtures)
     from bayesmix._cautions import below_floor, beyond
     from bayesmix._files import atomic_path
-    from bayesmix.fit import load
+    from bayesmix.posterior import load
     from bayesmix.predict import summaries
     from bayesmix.runs import read_mixtures
 
@@ -237,7 +237,7 @@ def recommend(
     """Recommend a mixture for a run of a given size and horizon."""
     check_out(out, *(path for path in (fit, objective, constraints) if path))
     from bayesmix._choices import read_baseline
-    from bayesmix.fit import load
+    from bayesmix.posterior import load
     from bayesmix.recommend import recommend as choose
     from bayesmix.risk import parse_risk
     from bayesmix.runs import RunsError
@@ -290,8 +290,8 @@ def design(
         raise BadInputError(f"{out}: a design is written to .csv or .json files")
     from bayesmix._files import atomic_path
     from bayesmix.design import design as rank
-    from bayesmix.fit import load
     from bayesmix.outlook import candidate_table, check_draws
+    from bayesmix.posterior import load
     from bayesmix.runs import read_mixtures
 
     fitted = load(fit)
@@ -441,8 +441,8 @@ def demo(
 
 
 def _is_bad_input(error: ValueError) -> bool:
-    from bayesmix.fit import FitFileError
     from bayesmix.optima import InfiniteObjectiveError
+    from bayesmix.posterior import FitFileError
     from bayesmix.runs import RunsError
 
     return isinstance(error, BadInputError | FitFileError | InfiniteObjectiveError | RunsError)

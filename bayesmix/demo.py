@@ -15,7 +15,8 @@ from bayesmix import plots
 from bayesmix._console import interruptible
 from bayesmix.datasets import load_dataset
 from bayesmix.diagnostics import Diagnosis
-from bayesmix.fit import Fit, fit
+from bayesmix.fit import fit
+from bayesmix.posterior import Fit
 from bayesmix.recommend import Recommendation, recommend
 from bayesmix.runs import Runs
 

@@ -21,7 +21,6 @@ from bayesmix._cautions import below_floor, doubts
 from bayesmix._next_runs import Design, doubtful, per_cost
 from bayesmix.constraints import Constraint
 from bayesmix.feasible import feasible_set
-from bayesmix.fit import Fit
 from bayesmix.fit import fit as sample
 from bayesmix.information import Information, information
 from bayesmix.model import MODEL_VERSION
@@ -33,6 +32,7 @@ from bayesmix.outlook import (
     towards_optima,
     with_runs,
 )
+from bayesmix.posterior import Fit
 from bayesmix.priors import default_priors
 from bayesmix.reference import reference
 from bayesmix.runs import Runs

@@ -15,8 +15,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from bayesmix import _refits
 from bayesmix._evaluation import Evaluation
-from bayesmix.fit import Fit
 from bayesmix.laplace import is_laplace
+from bayesmix.posterior import Fit
 from bayesmix.priors import Prior, default_priors
 from bayesmix.reference import reference
 from bayesmix.runs import Runs

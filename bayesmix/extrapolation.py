@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from bayesmix.fit import Fit
+from bayesmix.posterior import Fit
 from bayesmix.predict import Prediction, predict
 
 PROB = 0.9

@@ -1,153 +1,27 @@
-"""Sampling a swarm's model: the fit, its diagnostics, saving and loading."""
+"""Sampling a swarm's model by NUTS."""
 
 import gc
-import html
-import json
 import os
-import platform
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from functools import cached_property
-from importlib.metadata import version
-from io import StringIO
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-import numpy as np
-import pandas as pd
 import pymc as pm
 import xarray as xr
 
-from bayesmix import priors as prior_module
-from bayesmix._files import atomic_path
-from bayesmix.diagnostics import Diagnosis, diagnose
-from bayesmix.discrepancy import evidence
-from bayesmix.draws import law_draws, losses_at_rows
-from bayesmix.model import (
-    MODEL_VERSION,
-    build_model,
-    components,
-    kept_variables,
-    observed_domains,
-    observed_log_loss,
-    structure,
-)
-from bayesmix.noise import at_printed_zeros
+from bayesmix.model import build_model, kept_variables, structure
+from bayesmix.posterior import Fit, with_observed
 from bayesmix.priors import Prior, default_priors, replace_priors
 from bayesmix.reference import reference
-from bayesmix.runs import Runs, runs_from_frame
+from bayesmix.runs import Runs
 
-if TYPE_CHECKING:
-    from bayesmix.predict import Prediction
-
-_PACKAGES = ("bayesmix", "pymc", "pytensor", "nutpie", "arviz", "numba", "numpy")
-_FORMAT = "bayesmix fit"
-# acceptance aimed at, and that where `fade` is sampled: there chains get stuck at 0.8, elsewhere
-# shorter steps only make trajectories shorter (docs/sampling.md)
-_ACCEPT, _ACCEPT_FADE = 0.8, 0.9
+# NUTS turns back too early where some directions are much longer than most: trajectories are
+# doubled once more, or, of many unknowns without `fade`, have a fixed length. Where `fade` is sampled
+# chains get stuck at an acceptance below 0.9 (docs/sampling.md)
+_USUAL = {"target_accept": 0.8, "extra_doublings": 1}
+_WITH_FADE = {"target_accept": 0.9, "extra_doublings": 1}
+_MANY, _WITH_MANY = 400, {"target_accept": 0.7, "mindepth": 9, "maxdepth": 9}
 _STATS = ("diverging", "n_steps", "tree_depth", "depth", "step_size", "logp", "lp")
-
-
-class FitFileError(ValueError):
-    """A file that is not a fit, or a fit of another model version."""
-
-
-@dataclass(frozen=True, repr=False)
-class Fit:
-    """A sampled posterior, with what it was sampled from.
-
-    Attributes
-    ----------
-    posterior : DataTree
-        Groups ``posterior`` (dims ``chain``, ``draw``, ``component``, ``domain``, ``source``),
-        ``sample_stats`` and ``observed_data``. E, level: nats per token; sigma: of log loss.
-    runs : Runs
-        The rows that were fitted.
-    law : str
-        The variant.
-    priors : dict
-        Every prior by name.
-    groups : dict
-        {domain: group} of what shares tau; empty if each pair of domains has its own.
-    """
-
-    posterior: xr.DataTree
-    runs: Runs
-    law: str
-    priors: dict[str, Prior]
-    groups: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def components(self) -> tuple[str, ...]:
-        """What has a loss: the domains, then ``target:<name>``."""
-        return components(self.runs)
-
-    @property
-    def observed_components(self) -> tuple[str, ...]:
-        """The domains with observed losses, over which ``mean`` is taken."""
-        return observed_domains(self.runs)
-
-    def diagnose(self) -> Diagnosis:
-        """Check that the chains agree; see `Diagnosis`."""
-        return self._diagnosis
-
-    @cached_property
-    def _diagnosis(self) -> Diagnosis:
-        """Computed once, and saved: R-hat and ESS of every prediction take seconds."""
-        checked = self.posterior["posterior"].to_dataset()
-        checked = checked.assign({"predictions at the data": fitted_losses(self)})
-        return diagnose(checked, self.posterior["sample_stats"].to_dataset())
-
-    def predict(self, weights: Any, *args: Any, **options: Any) -> "Prediction":
-        """Losses at any mixture, N and D: see `bayesmix.predict.predict`."""
-        # the one arrow that points up the map, so that users find predict on the fit
-        from bayesmix.predict import predict
-
-        return predict(self, weights, *args, **options)
-
-    def save(self, path: str | os.PathLike) -> None:
-        """Write one NetCDF file, whole or not at all.
-
-        Parameters
-        ----------
-        path : path
-            Conventionally ``*.nc``; replaced if it exists.
-        """
-        tree = self.posterior.copy()
-        tree["runs"] = xr.DataTree(xr.Dataset({"csv": ((), self.runs.frame.to_csv(index=False))}))
-        tree.attrs = {
-            "format": _FORMAT,
-            "model_version": MODEL_VERSION,
-            "law": self.law,
-            "groups": json.dumps(self.groups),
-            "runs_hash": self.runs.hash,
-            "weight_resolution": self.runs.weight_resolution,
-            "runs_source": self.runs.source,
-            "diagnosis": self.diagnose().to_json(),
-            "priors": json.dumps(
-                {n: {"kind": type(p).__name__, **asdict(p)} for n, p in self.priors.items()}
-            ),
-            "versions": json.dumps(
-                {"python": platform.python_version(), **{p: version(p) for p in _PACKAGES}}
-            ),
-        }
-        with atomic_path(path) as temporary:
-            tree.to_netcdf(temporary, engine="h5netcdf")
-
-    def __repr__(self) -> str:
-        size = self.posterior["posterior"].sizes
-        return (
-            f"Fit of the {self.law} law to {self.runs!r}\n"
-            f"{size['chain']} chains x {size['draw']} draws. {self.diagnose().text} "
-            f"{evidence(self.runs)}"
-        )
-
-    def _repr_html_(self) -> str:
-        table = self.diagnose().table.to_html(float_format="{:.3g}".format)
-        first, *rest = repr(self).splitlines()
-        details = f"<details><summary>diagnostics</summary>{table}</details>"
-        return f"<b>{html.escape(first)}</b><br>{html.escape(' '.join(rest))}{details}"
 
 
 def fit(
@@ -225,7 +99,7 @@ def fit(
     used = replace_priors(default_priors(ref.n_params, ref.n_tokens), priors)
     cores = min(cores or os.cpu_count() or 1, chains)
     tree = _sample(model, draws, tune, chains, seed, cores, sampler, backend, progressbar)
-    return Fit(_with_observed(tree, runs), runs, law, used, named)
+    return Fit(with_observed(tree, runs), runs, law, used, named)
 
 
 def _sample(
@@ -240,7 +114,7 @@ def _sample(
     progressbar: bool,
 ) -> xr.DataTree:
     """Posterior and sample stats, variables in natural units only."""
-    target_accept = _ACCEPT_FADE if "fade" in model else _ACCEPT
+    settings = _WITH_FADE if "fade" in model else _USUAL
     if sampler == "pymc":
         with model:
             tree = pm.sample(
@@ -250,7 +124,7 @@ def _sample(
                 cores=cores,
                 random_seed=seed,
                 progressbar=progressbar,
-                target_accept=target_accept,
+                target_accept=settings["target_accept"],
                 compute_convergence_checks=False,
             )
     elif sampler == "nutpie":
@@ -258,6 +132,8 @@ def _sample(
         import nutpie
 
         by_nutpie = _compiled_jax(model) if backend == "jax" else compiled(model)
+        if settings is _USUAL and by_nutpie.n_dim > _MANY:
+            settings = _WITH_MANY
         tree = nutpie.sample(
             by_nutpie,
             draws=draws,
@@ -267,10 +143,7 @@ def _sample(
             seed=seed,
             progress_bar=progressbar,
             save_warmup=False,
-            # NUTS turns back too early where some directions are much longer than most: one
-            # doubling more gave 10 times the ESS for 4 times the steps on 17 domains
-            extra_doublings=1,
-            target_accept=target_accept,
+            **settings,
         )
     else:
         raise ValueError(f"unknown sampler {sampler!r}; valid names: nutpie, pymc")
@@ -339,89 +212,3 @@ def _compiled_jax(model: pm.Model) -> Any:
         message = "backend 'jax' needs JAX: install bayesmix with its extra, bayesmix[jax]"
         raise ImportError(message) from error
     return nutpie.compile_pymc_model(model, backend="jax", gradient_backend="jax")
-
-
-def _with_observed(tree: xr.DataTree, runs: Runs) -> xr.DataTree:
-    observed = xr.DataArray(
-        np.exp(observed_log_loss(runs)),
-        dims=("row", "component"),
-        coords={"run_id": ("row", runs.run_ids.values), "component": list(components(runs))},
-        attrs={"units": "nats per token"},
-    )
-    tree["observed_data"] = xr.DataTree(xr.Dataset({"loss": observed}))
-    return tree
-
-
-def fitted_losses(fit: Fit) -> xr.DataArray:
-    """The losses at the fitted rows without discrepancy and noise, for every draw.
-
-    Returns
-    -------
-    DataArray, dims (chain, draw, row, component)
-        Nats per token.
-    """
-    posterior = fit.posterior["posterior"].to_dataset()
-    runs, draws = fit.runs, law_draws(posterior)
-    values = losses_at_rows(runs, draws, fit.law)
-    values *= at_printed_zeros(draws["zero_shift"], runs.weights.values, runs.weight_resolution)
-    shape = (posterior.sizes["chain"], posterior.sizes["draw"], *values.shape[1:])
-    return xr.DataArray(
-        values.reshape(shape),
-        dims=("chain", "draw", "row", "component"),
-        coords={"component": list(fit.components)},
-        attrs={"units": "nats per token"},
-    )
-
-
-def load(path: str | os.PathLike) -> Fit:
-    """Read a fit that `Fit.save` wrote.
-
-    Raises
-    ------
-    FitFileError
-        If the file is absent, not a fit, damaged, or of another model version.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FitFileError(f"{path}: no such file")
-    try:
-        with xr.open_datatree(path, engine="h5netcdf") as opened:
-            tree = opened.load()
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise FitFileError(f"{path}: not a NetCDF file, or a damaged one ({error})") from error
-    if tree.attrs.get("format") != _FORMAT:
-        raise FitFileError(f"{path}: a NetCDF file, but not a fit of bayesmix")
-    found = tree.attrs.get("model_version")
-    if found != MODEL_VERSION:
-        raise FitFileError(
-            f"{path}: a fit of model version {found}; this bayesmix reads version "
-            f"{MODEL_VERSION}: fit again"
-        )
-    try:
-        return _restored(tree)
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
-        raise FitFileError(f"{path}: the file is damaged ({error})") from error
-
-
-def _restored(tree: xr.DataTree) -> Fit:
-    """The fit that a file holds."""
-    # text, as `read_runs` takes it: a run called NA is no blank, and a group 01 no number
-    text = StringIO(str(tree["runs"]["csv"].item()))
-    runs = runs_from_frame(
-        pd.read_csv(text, dtype=str, keep_default_na=False),
-        source=tree.attrs["runs_source"],
-        weight_resolution=float(tree.attrs["weight_resolution"]),
-    )
-    if runs.hash != tree.attrs["runs_hash"]:
-        raise ValueError("the runs in it do not match their hash")
-    priors = {
-        name: getattr(prior_module, entry.pop("kind"))(**entry)
-        for name, entry in json.loads(tree.attrs["priors"]).items()
-    }
-    groups = json.loads(tree.attrs["groups"])
-    law, diagnosis = tree.attrs["law"], Diagnosis.from_json(tree.attrs["diagnosis"])
-    del tree["runs"]
-    tree.attrs = {}
-    fit = Fit(tree, runs, law, priors, groups)
-    fit.__dict__["_diagnosis"] = diagnosis
-    return fit

@@ -18,8 +18,8 @@ from pymc.blocking import DictToArrayBijection, RaveledVars
 from scipy.optimize import minimize
 
 from bayesmix.diagnostics import Diagnosis
-from bayesmix.fit import Fit, _with_observed
 from bayesmix.model import build_model, kept_variables
+from bayesmix.posterior import Fit, with_observed
 from bayesmix.priors import LogNormal, Normal, Prior, default_priors, replace_priors
 from bayesmix.reference import reference
 from bayesmix.runs import Runs
@@ -218,7 +218,7 @@ def laplace(
         "posterior": _natural(model, points, initial.point_map_info),
         "sample_stats": xr.Dataset({"diverging": (("chain", "draw"), flags)}, attrs=attrs),
     }
-    fit = Fit(_with_observed(xr.DataTree.from_dict(groups), runs), runs, law, used)
+    fit = Fit(with_observed(xr.DataTree.from_dict(groups), runs), runs, law, used)
     columns = ["r_hat", "ess_bulk", "ess_tail", "where", "strict", "ok"]
     none = pd.DataFrame(columns=columns).rename_axis("variable")
     fit.__dict__["_diagnosis"] = Diagnosis(False, none, _words(mode, agreed))

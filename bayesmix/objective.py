@@ -14,9 +14,9 @@ import numpy as np
 from bayesmix import law as laws
 from bayesmix.discrepancy import discrepancy_draws
 from bayesmix.draws import law_draws
-from bayesmix.fit import Fit
 from bayesmix.lagrangian import Smoothed, Target
 from bayesmix.optimise import project
+from bayesmix.posterior import Fit
 from bayesmix.risk import Risk, is_tail, smooth, value
 
 _AT_ONCE = 8000  # evaluations in one call of the kernel

@@ -16,11 +16,11 @@ from bayesmix._tables import number
 from bayesmix.discrepancy import discrepancy_draws
 from bayesmix.draws import law_draws, losses
 from bayesmix.feasible import FEASIBLE, FeasibleSet
-from bayesmix.fit import Fit
 from bayesmix.model import observed_log_loss, weight_doubt
 from bayesmix.noise import at_printed_zeros, scale_and_dof
 from bayesmix.objective import Problem, problem
 from bayesmix.optima import draw_optima, mean_optimum
+from bayesmix.posterior import Fit
 from bayesmix.predict import mixture_table
 from bayesmix.runs import Runs, floor_weights, runs_from_frame
 

@@ -8,10 +8,10 @@ from scipy.optimize import minimize
 
 from bayesmix.constraints import Constraint
 from bayesmix.feasible import FEASIBLE, FeasibleSet, feasible_set
-from bayesmix.fit import Fit
 from bayesmix.objective import Objective, Problem, problem, resolve_objective
 from bayesmix.optima import InfiniteObjectiveError, mean_optimum, risk_optimum
 from bayesmix.optimise import project
+from bayesmix.posterior import Fit
 from bayesmix.risk import Mean
 
 _TIE = 1e-9  # nats, where the weights sum to 1

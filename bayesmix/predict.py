@@ -12,9 +12,9 @@ from bayesmix._cautions import below_floor
 from bayesmix._tables import warn
 from bayesmix.discrepancy import discrepancy_draws
 from bayesmix.draws import law_draws, losses
-from bayesmix.fit import Fit
 from bayesmix.model import components, observed_domains, weight_doubt
 from bayesmix.noise import at_printed_zeros, scale_and_dof
+from bayesmix.posterior import Fit
 from bayesmix.runs import Runs, floor_weights
 
 MEAN = "mean"

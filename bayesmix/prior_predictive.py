@@ -7,8 +7,8 @@ import pandas as pd
 import pymc as pm
 import xarray as xr
 
-from bayesmix.fit import Fit
 from bayesmix.model import build_model, kept_variables
+from bayesmix.posterior import Fit
 from bayesmix.predict import MEAN, predict
 from bayesmix.priors import Prior, default_priors, replace_priors
 from bayesmix.reference import reference

@@ -19,7 +19,6 @@ from bayesmix._cautions import TOLERANCE, doubts, outside, unfinished
 from bayesmix._recommendation import Recommendation
 from bayesmix.constraints import Constraint
 from bayesmix.feasible import FEASIBLE, FeasibleSet, feasible_set
-from bayesmix.fit import Fit
 from bayesmix.lagrangian import Constrained
 from bayesmix.model import MODEL_VERSION
 from bayesmix.objective import Objective, Problem, check_sizes, problem, resolve_objective
@@ -31,6 +30,7 @@ from bayesmix.optima import (
     risk_optimum,
 )
 from bayesmix.optimise import Minima
+from bayesmix.posterior import Fit
 from bayesmix.predict import predict_at
 from bayesmix.risk import Mean, ProbBelow, Regret, Risk, is_mean, value
 

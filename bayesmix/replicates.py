@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 
-from bayesmix.fit import Fit
 from bayesmix.model import components, observed_log_loss
+from bayesmix.posterior import Fit
 from bayesmix.runs import Runs
 
 

@@ -8,7 +8,6 @@ import xarray as xr
 from bayesmix.constraints import Constraint
 from bayesmix.draws import law_draws, losses
 from bayesmix.feasible import feasible_set
-from bayesmix.fit import Fit
 from bayesmix.objective import (
     Objective,
     check_sizes,
@@ -17,6 +16,7 @@ from bayesmix.objective import (
     resolve_objective,
 )
 from bayesmix.optima import InfiniteObjectiveError
+from bayesmix.posterior import Fit
 from bayesmix.recommend import choose, mixture_of
 from bayesmix.risk import Mean, ProbBelow, Risk
 

@@ -24,8 +24,8 @@ from bayesmix import law as laws
 from bayesmix import noise
 from bayesmix.discrepancy import scales
 from bayesmix.draws import law_draws, losses_at_rows
-from bayesmix.fit import Fit
 from bayesmix.model import observed_log_loss, usable_cells, weight_doubt
+from bayesmix.posterior import Fit
 from bayesmix.predict import Prediction, predict
 
 # 0.2 apart: a run effect that is known to 0.1 or worse is integrated to 1%, to 0.2 to 1e-8

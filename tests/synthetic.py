@@ -17,8 +17,8 @@ import xarray as xr
 from bayesmix import Fit, Runs, default_priors, runs_from_frame
 from bayesmix import law as laws
 from bayesmix.discrepancy import scales
-from bayesmix.fit import _with_observed
 from bayesmix.model import components
+from bayesmix.posterior import with_observed
 from bayesmix.reference import reference
 
 N_PARAMS, N_TOKENS = 1e8, 2e9
@@ -177,7 +177,7 @@ def fit_of(
         {"posterior": xr.Dataset(variables, coords), "sample_stats": stats}
     )
     ref = reference(runs)
-    return Fit(_with_observed(tree, runs), runs, law, default_priors(ref.n_params, ref.n_tokens))
+    return Fit(with_observed(tree, runs), runs, law, default_priors(ref.n_params, ref.n_tokens))
 
 
 def full_parameters(draws: Mapping[str, np.ndarray], law: str) -> dict[str, np.ndarray]:

@@ -15,8 +15,9 @@ from synthetic import fit_of, parameters, swarm
 
 import bayesmix as bm
 from bayesmix.diagnostics import diagnose
-from bayesmix.fit import compiled, fitted_losses
+from bayesmix.fit import compiled
 from bayesmix.model import build_model, kept_variables, structure
+from bayesmix.posterior import fitted_losses
 from bayesmix.simulate import draw_design, draw_parameters, observe
 
 

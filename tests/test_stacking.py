@@ -10,8 +10,8 @@ from synthetic import fit_of, parameters, swarm
 
 import bayesmix as bm
 from bayesmix import discrepancy
-from bayesmix.fit import fitted_losses
 from bayesmix.noise import UNSEEN
+from bayesmix.posterior import fitted_losses
 from bayesmix.stacking import run_log_likelihood
 
 DOMAINS = ("web", "code")

@@ -6,8 +6,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator
 
-from bayesmix.fit import Fit
 from bayesmix.plots._axes import ACCENT, FigSize, panels
+from bayesmix.posterior import Fit
 
 _BOUNDS_R_HAT, _BOUND_ESS = (1.01, 1.02), 400  # strict and other quantities; strict ones
 

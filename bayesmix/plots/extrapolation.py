@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from bayesmix.fit import Fit
 from bayesmix.plots._axes import interval_label
+from bayesmix.posterior import Fit
 from bayesmix.predict import MEAN, predict
 
 _POINTS = 25

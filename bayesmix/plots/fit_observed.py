@@ -11,9 +11,9 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from bayesmix.fit import Fit
 from bayesmix.model import observed_log_loss
 from bayesmix.plots._axes import ACCENT, LOSS_LABEL, FigSize, interval_label, label_outer, panels
+from bayesmix.posterior import Fit
 from bayesmix.predict import MEAN
 from bayesmix.runs import _count
 

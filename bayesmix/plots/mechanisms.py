@@ -6,8 +6,8 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 
-from bayesmix.fit import Fit
 from bayesmix.plots._axes import POSTERIOR, PRIOR, FigSize, interval_label, panels, tails
+from bayesmix.posterior import Fit
 from bayesmix.prior_predictive import prior_fit
 from bayesmix.reference import reference
 from bayesmix.runs import _count

@@ -16,8 +16,8 @@ from bayesmix.plots._axes import (
 )
 
 if TYPE_CHECKING:
-    from bayesmix.fit import Fit
     from bayesmix.pointfit import PointFit
+    from bayesmix.posterior import Fit
     from bayesmix.recommend import Recommendation
 
 _PARAMETERS = {

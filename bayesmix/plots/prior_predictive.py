@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from bayesmix.fit import Fit
 from bayesmix.model import components, observed_log_loss
 from bayesmix.plots._axes import ACCENT, LOSS_LABEL, PRIOR, FigSize, panels
+from bayesmix.posterior import Fit
 from bayesmix.prior_predictive import predict_prior, prior_fit
 from bayesmix.priors import Prior
 from bayesmix.reference import reference

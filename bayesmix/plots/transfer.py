@@ -9,8 +9,8 @@ from matplotlib.collections import PatchCollection
 from matplotlib.patches import Rectangle
 
 from bayesmix import law as laws
-from bayesmix.fit import Fit
 from bayesmix.plots._axes import FigSize, interval_label, one, tails
+from bayesmix.posterior import Fit
 
 _MOST_TEXT = 9  # with more domains the intervals' numbers are too small to read
 _WORTH_SAYING = 0.1
