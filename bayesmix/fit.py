@@ -16,8 +16,8 @@ from bayesmix.reference import reference
 from bayesmix.runs import Runs
 
 # NUTS turns back too early where some directions are much longer than most: trajectories are
-# doubled once more, or, of many unknowns without `fade`, have a fixed length. Where `fade` is sampled
-# chains get stuck at an acceptance below 0.9 (docs/sampling.md)
+# doubled once more, or, of many unknowns without `fade`, have a fixed length. Where `fade` is
+# sampled chains get stuck at an acceptance below 0.9 (docs/sampling.md)
 _USUAL = {"target_accept": 0.8, "extra_doublings": 1}
 _WITH_FADE = {"target_accept": 0.9, "extra_doublings": 1}
 _MANY, _WITH_MANY = 400, {"target_accept": 0.7, "mindepth": 9, "maxdepth": 9}
