@@ -16,11 +16,15 @@ from bayesmix.reference import reference
 from bayesmix.runs import Runs
 
 # NUTS turns back too early where some directions are much longer than most: trajectories are
-# doubled once more, or, of many unknowns without `fade`, have a fixed length. Where `fade` is
+# doubled once more. Of many unknowns they have a least length, or a fixed one, and where `fade` is
 # sampled chains get stuck at an acceptance below 0.9 (docs/sampling.md)
-_USUAL = {"target_accept": 0.8, "extra_doublings": 1}
-_WITH_FADE = {"target_accept": 0.9, "extra_doublings": 1}
-_MANY, _WITH_MANY = 400, {"target_accept": 0.7, "mindepth": 9, "maxdepth": 9}
+_MANY = 400
+_SETTINGS = {  # by whether `fade` is sampled, and whether there are many unknowns
+    (False, False): {"target_accept": 0.8, "extra_doublings": 1},
+    (False, True): {"target_accept": 0.7, "mindepth": 9, "maxdepth": 9},
+    (True, False): {"target_accept": 0.9, "extra_doublings": 1},
+    (True, True): {"target_accept": 0.9, "extra_doublings": 1, "mindepth": 7},
+}
 _STATS = ("diverging", "n_steps", "tree_depth", "depth", "step_size", "logp", "lp")
 
 
@@ -114,7 +118,7 @@ def _sample(
     progressbar: bool,
 ) -> xr.DataTree:
     """Posterior and sample stats, variables in natural units only."""
-    settings = _WITH_FADE if "fade" in model else _USUAL
+    fade = "fade" in model
     if sampler == "pymc":
         with model:
             tree = pm.sample(
@@ -124,7 +128,7 @@ def _sample(
                 cores=cores,
                 random_seed=seed,
                 progressbar=progressbar,
-                target_accept=settings["target_accept"],
+                target_accept=_SETTINGS[fade, False]["target_accept"],
                 compute_convergence_checks=False,
             )
     elif sampler == "nutpie":
@@ -132,8 +136,6 @@ def _sample(
         import nutpie
 
         by_nutpie = _compiled_jax(model) if backend == "jax" else compiled(model)
-        if settings is _USUAL and by_nutpie.n_dim > _MANY:
-            settings = _WITH_MANY
         tree = nutpie.sample(
             by_nutpie,
             draws=draws,
@@ -143,7 +145,7 @@ def _sample(
             seed=seed,
             progress_bar=progressbar,
             save_warmup=False,
-            **settings,
+            **_SETTINGS[fade, by_nutpie.n_dim > _MANY],
         )
     else:
         raise ValueError(f"unknown sampler {sampler!r}; valid names: nutpie, pymc")
