@@ -206,7 +206,7 @@ def log_likelihood(
     for k in range(n_rows):
         per_wider[k] = exp(-outlier[run[k]])
     seen, error, pulled = np.empty(n_rows), np.empty(n_rows), np.empty(n_rows)
-    per_variance, per_scale, by_variance = np.empty(n_rows), np.empty(n_rows), np.empty(n_rows)
+    per_variance, per_scale, by_log_scale = np.empty(n_rows), np.empty(n_rows), np.empty(n_rows)
     doubted, log_loss, here = np.empty(n_rows), np.empty(n_rows), np.empty(n_rows)
     # of runs and of groups
     from_run = np.empty(n_runs)
@@ -215,6 +215,7 @@ def log_likelihood(
         for k in range(n_rows):
             here[k] = loss[rows[k], i]
             doubted[k] = doubt[rows[k], i]
+            seen[k] = 0.0 if observed[rows[k], i] == math.inf else 1.0
             error[k] = observed[rows[k], i] - offset[cell[k], i] - common[i] * effect[run[k]]
         total = 0.0
         for k in range(n_rows):
@@ -222,7 +223,6 @@ def log_likelihood(
         for k in range(n_rows):
             width = doubted[k] * (kappa_unseen[i] if doubted[k] == UNSEEN else kappa[i])
             variance = sigma[i] * sigma[i] + width * width
-            seen[k] = 0.0 if error[k] == math.inf else 1.0
             per_variance[k] = 1.0 / variance
             per_scale[k] = seen[k] * math.sqrt(per_variance[k]) * per_wider[k]
             error[k] = (error[k] - log_loss[k]) * per_scale[k] if seen[k] == 1.0 else 0.0
@@ -300,12 +300,11 @@ def log_likelihood(
             phi_bar -= by_distance[g] * total * total
         by_sigma, by_common, by_seen, by_unseen = 0.0, 0.0, 0.0, 0.0
         for k in range(n_rows):
-            by_log_scale = -(seen[k] + pulled[k] * error[k])
-            by_variance[k] = by_log_scale
+            by_log_scale[k] = -(seen[k] + pulled[k] * error[k])
             pulled[k] *= per_scale[k]
             here[k] = -pulled[k] / here[k] if seen[k] == 1.0 else 0.0
             by_common -= pulled[k] * effect[run[k]]
-            by_scale = by_log_scale * per_variance[k]
+            by_scale = by_log_scale[k] * per_variance[k]
             by_sigma += by_scale
             by_kappa = by_scale * doubted[k] * doubted[k]
             by_unseen += by_kappa if doubted[k] == UNSEEN else 0.0
@@ -318,7 +317,7 @@ def log_likelihood(
             loss_bar[rows[k], i] = here[k]
             offset_bar[cell[k], i] -= pulled[k]
             effect_bar[run[k]] -= pulled[k] * common[i]
-            outlier_bar[run[k]] += by_variance[k]
+            outlier_bar[run[k]] += by_log_scale[k]
     return value, (
         loss_bar, offset_bar, sigma_bar, kappa_bar, kappa_unseen_bar, common_bar, effect_bar,
         outlier_bar, dof_bar, dof_unseen_bar, rho_bar, phi_bar,
