@@ -10,6 +10,7 @@ of the seconds of sampling. Each line is written to `benchmarks/fit_growth.csv` 
 """
 
 import argparse
+import json
 import resource
 import subprocess
 import sys
@@ -88,7 +89,7 @@ def main() -> None:
         for case in CASES[grows]:
             command = [sys.executable, "-m", "benchmarks.fit_growth", "--case", *map(str, case)]
             done = subprocess.run(command, capture_output=True, text=True, check=True)
-            line = {"grows": grows} | pd.read_json(done.stdout, typ="series").to_dict()
+            line = {"grows": grows, **json.loads(done.stdout)}
             table = pd.concat([table, pd.DataFrame([line])], ignore_index=True)
             table = table.drop_duplicates(
                 ["grows", "runs", "domains", "groups", "chains"], keep="last"
