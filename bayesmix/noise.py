@@ -167,6 +167,19 @@ def at_printed_zeros(
     return np.exp(shift[:, None, :] * zeros) if zeros.any() else 1.0
 
 
+def log_constant(freedom, size, gammaln, log):
+    """What a multivariate t of a group's size has beside its scale and distance.
+
+    `gammaln` and `log` are those of the library whose numbers the first two are.
+
+    Examples
+    --------
+    >>> round(log_constant(1.0, 1, math.lgamma, math.log), 12) == round(-math.log(math.pi), 12)
+    True
+    """
+    return gammaln((freedom + size) / 2) - gammaln(freedom / 2) - size / 2 * log(freedom * math.pi)
+
+
 # component by component, over cells sorted by group and run, in loops that are vectorised: a cell
 # without a loss has an error and a scale of 0, so that sums need not ask
 @numba.njit(cache=True, error_model="numpy", fastmath={"contract", "reassoc"})

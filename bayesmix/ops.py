@@ -4,7 +4,6 @@ Nothing is computed here: `LawOp` calls `law.forward`, its pullback `law.pullbac
 `noise.log_likelihood`, and `ReferenceOp` the solver of `allocation`.
 """
 
-import math
 import zlib
 from pathlib import Path
 
@@ -311,11 +310,7 @@ def log_likelihood(
     total = NoiseOp()(*values, *map(pt.as_tensor_variable, cells))[0]
     size, count, unseen = sizes
     freedom = dof + unseen * (dof_unseen - dof)
-    constant = (
-        pt.gammaln((freedom + size) / 2)
-        - pt.gammaln(freedom / 2)
-        - size / 2 * pt.log(freedom * math.pi)
-    )
+    constant = noise.log_constant(freedom, size, pt.gammaln, pt.log)
     return total + (count * constant).sum()
 
 

@@ -150,12 +150,8 @@ def run_log_likelihood(fit: Fit) -> xr.DataArray:
         at_nodes += (_LOG_EFFECTS[:, None] + log_share[:, None, :]).reshape(at_nodes.shape)
         size, count, unseen = own.sizes
         freedom = np.where(unseen, dof_unseen[:, None], dof[:, None])
-        constant = (
-            gammaln((freedom + size) / 2)
-            - gammaln(freedom / 2)
-            - size / 2 * np.log(freedom * np.pi)
-        )
-        values[:, r] = logsumexp(at_nodes, axis=1) + constant @ count
+        constant = noise.log_constant(freedom, size, gammaln, np.log) @ count
+        values[:, r] = logsumexp(at_nodes, axis=1) + constant
     shape = (tree.sizes["chain"], tree.sizes["draw"], len(ids))
     coords = {"chain": tree["chain"].values, "draw": tree["draw"].values, "run": ids}
     return xr.DataArray(values.reshape(shape), coords, ("chain", "draw", "run"), "run")
