@@ -41,7 +41,7 @@ class Cells:
     row_cell, row_run : array, shape (R,)
         Cell (N, D) and run of each row.
     rows : array, shape (R,)
-        Rows sorted by (mixture, N), then run.
+        Rows sorted by (mixture, N), then run; those that are alone with theirs come first.
     run_start : array, shape (B + 1,)
         Where in `rows` each run begins.
     group_start : array, shape (G + 1,)
@@ -100,8 +100,9 @@ def cells(
     run: np.ndarray,
     repeat: np.ndarray,
 ) -> Cells:
-    """Sort rows by the codes of their run and of their (mixture, N)."""
-    rows = np.lexsort((run, repeat))
+    """Sort rows by the codes of their run and of their (mixture, N), single ones first."""
+    code = np.unique(repeat, return_inverse=True)[1].reshape(-1)
+    rows = np.lexsort((run, repeat, np.bincount(code)[code] > 1))
     new_run = np.r_[True, np.diff(run[rows]) != 0] | np.r_[True, np.diff(repeat[rows]) != 0]
     run_start = np.r_[np.flatnonzero(new_run), len(rows)]
     first = repeat[rows[run_start[:-1]]]
@@ -202,6 +203,10 @@ def log_likelihood(
     kappa_bar, kappa_unseen_bar = np.zeros_like(kappa), np.zeros_like(kappa_unseen)
     effect_bar, outlier_bar = np.zeros_like(effect), np.zeros_like(outlier)
     dof_bar, dof_unseen_bar, rho_bar, phi_bar, value = 0.0, 0.0, 0.0, 0.0, 0.0
+    # a row that is alone with its mixture and N, as all rows of some swarms, is its own group
+    alone = 0
+    while alone < n_groups and run_start[group_start[alone + 1]] == alone + 1:
+        alone += 1
     gap = rho - phi
     # logs and divisions that many cells share are made once
     per_apart, log_apart = 1.0 / (1.0 - rho), log(1.0 - rho)
@@ -215,21 +220,24 @@ def log_likelihood(
 
     # of cells: what a row of the swarm, sorted, is for one component
     run, cell = row_run[rows], row_cell[rows]
-    per_wider = np.empty(n_rows)
+    per_wider, effect_of = np.empty(n_rows), np.empty(n_rows)
     for k in range(n_rows):
-        per_wider[k] = exp(-outlier[run[k]])
+        per_wider[k], effect_of[k] = exp(-outlier[run[k]]), effect[run[k]]
+    effect_of_bar, log_wider_bar = np.zeros(n_rows), np.zeros(n_rows)
+    seen_of = np.zeros(n_rows)
     seen, error, pulled = np.empty(n_rows), np.empty(n_rows), np.empty(n_rows)
     per_variance, per_scale, by_log_scale = np.empty(n_rows), np.empty(n_rows), np.empty(n_rows)
     doubted, log_loss, here = np.empty(n_rows), np.empty(n_rows), np.empty(n_rows)
     # of runs and of groups
     from_run = np.empty(n_runs)
     size, distance, by_distance = np.empty(n_groups), np.empty(n_groups), np.empty(n_groups)
+    doubted_of = np.empty(n_groups)
     for i in range(n_components):
         for k in range(n_rows):
             here[k] = loss[rows[k], i]
             doubted[k] = doubt[rows[k], i]
             seen[k] = 0.0 if observed[rows[k], i] == math.inf else 1.0
-            error[k] = observed[rows[k], i] - offset[cell[k], i] - common[i] * effect[run[k]]
+            error[k] = observed[rows[k], i] - offset[cell[k], i] - common[i] * effect_of[k]
         total = 0.0
         for k in range(n_rows):
             log_loss[k] = log(here[k])
@@ -243,7 +251,11 @@ def log_likelihood(
         value -= 0.5 * total
 
         # sums over each group of the closed-form inverse of its correlation
-        for g in range(n_groups):
+        for g in range(alone):
+            size[g], distance[g], doubted_of[g] = seen[g], error[g] * error[g], doubted[g]
+        for g in range(alone, n_groups):
+            # rows of a group have one mixture
+            doubted_of[g] = doubted[run_start[group_start[g]]]
             squares, sums, weight = 0.0, 0.0, 0.0
             log_det, det_rho, det_phi, weight_rho, weight_phi = 0.0, 0.0, 0.0, 0.0, 0.0
             size[g] = 0.0
@@ -282,8 +294,7 @@ def log_likelihood(
             phi_bar -= 0.5 * det_phi
         of_seen, of_unseen, total = 0.0, 0.0, 0.0
         for g in range(n_groups):
-            # rows of a group have one mixture
-            unseen = doubted[run_start[group_start[g]]] == UNSEEN
+            unseen = doubted_of[g] == UNSEEN
             freedom = dof_unseen if unseen else dof
             ratio = 1.0 + distance[g] / freedom
             log_ratio = log(ratio)
@@ -298,7 +309,9 @@ def log_likelihood(
         dof_unseen_bar += of_unseen
 
         # v = C^-1 e, of which everything else is made
-        for g in range(n_groups):
+        for k in range(alone):
+            pulled[k] = 2.0 * by_distance[k] * error[k]
+        for g in range(alone, n_groups):
             total = 0.0
             for block in range(group_start[g], group_start[g + 1]):
                 v_sum, v_squares = 0.0, 0.0
@@ -316,7 +329,10 @@ def log_likelihood(
             by_log_scale[k] = -(seen[k] + pulled[k] * error[k])
             pulled[k] *= per_scale[k]
             here[k] = -pulled[k] / here[k] if seen[k] == 1.0 else 0.0
-            by_common -= pulled[k] * effect[run[k]]
+            by_common -= pulled[k] * effect_of[k]
+            effect_of_bar[k] -= pulled[k] * common[i]
+            log_wider_bar[k] += by_log_scale[k]
+            seen_of[k] += seen[k]
             by_scale = by_log_scale[k] * per_variance[k]
             by_sigma += by_scale
             by_kappa = by_scale * doubted[k] * doubted[k]
@@ -326,11 +342,12 @@ def log_likelihood(
         kappa_bar[i], kappa_unseen_bar[i] = by_seen * kappa[i], by_unseen * kappa_unseen[i]
         common_bar[i] = by_common
         for k in range(n_rows):
-            value -= seen[k] * outlier[run[k]]
             loss_bar[rows[k], i] = here[k]
             offset_bar[cell[k], i] -= pulled[k]
-            effect_bar[run[k]] -= pulled[k] * common[i]
-            outlier_bar[run[k]] += by_log_scale[k]
+    for k in range(n_rows):
+        value -= seen_of[k] * outlier[run[k]]
+        effect_bar[run[k]] += effect_of_bar[k]
+        outlier_bar[run[k]] += log_wider_bar[k]
     return value, (
         loss_bar, offset_bar, sigma_bar, kappa_bar, kappa_unseen_bar, common_bar, effect_bar,
         outlier_bar, dof_bar, dof_unseen_bar, rho_bar, phi_bar,
