@@ -30,7 +30,7 @@ from bayesmix.priors import (
 from bayesmix.reference import Reference, reference
 from bayesmix.runs import Runs
 
-MODEL_VERSION = 11
+MODEL_VERSION = 12
 
 
 def components(runs: Runs) -> tuple[str, ...]:
@@ -171,13 +171,15 @@ def _at_printed_zeros(runs: Runs, data: Packed, loss, prior, usable: np.ndarray)
     if runs.weight_resolution == 0:
         return loss
     zeros = usable & (weight_doubt(runs.weights.values, 0.0, usable.shape[1]) == noise.UNSEEN)
-    zeros = data(zeros * 1.0)
-    law = (zeros * pt.log(loss)).sum(axis=0) / pt.maximum(zeros.sum(axis=0), 1.0)
+    count = zeros.sum(axis=0)
+    zeros, none, count = data(zeros * 1.0), data((count == 0) * 1.0), data(np.maximum(count, 1.0))
+    law = pt.log(((zeros * loss).sum(axis=0) + none) / count)
     # sampled is the level there, which data fix whatever the law's is
     spread = prior["zero_spread"].rv("zero_spread")
     level = pm.Normal("zero_offset", law, spread, dims="component")
     shift = pm.Deterministic("zero_shift", level - law, dims="component")
-    return loss * pt.exp(zeros * shift)
+    # exponentials of components, not of cells
+    return loss * (1 + zeros * (pt.exp(shift) - 1))
 
 
 def transfer_pairs(domains: Sequence[str], groups: Mapping[str, str]) -> np.ndarray:
