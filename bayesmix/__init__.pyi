@@ -32,6 +32,7 @@ from .scale import overtakes, scale_path
 from .splits import ByMixture, ByScale, LargestScale
 from .stacking import Stack, loo, stack
 
+__version__: str
 __all__ = [
     "KL",
     "L1",

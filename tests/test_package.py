@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,10 @@ import pytest
 import bayesmix as bm
 
 HEAVY = ("pymc", "pytensor", "arviz", "nutpie", "numba", "matplotlib", "pandas", "xarray")
+
+
+def test_the_version_is_the_installed_one():
+    assert bm.__version__ == version("bayesmix")
 
 
 def exported() -> list[str]:
