@@ -10,10 +10,11 @@ from scipy.stats import multivariate_t
 from bayesmix import noise, ops
 from bayesmix.discrepancy import Scales
 
-REPEAT = np.array([0, 0, 0, 0, 1, 1, 2, 2, 2])
-RUN = np.array([4, 4, 1, 2, 3, 3, 0, 5, 5])
-CELL = np.array([0, 1, 0, 1, 0, 1, 1, 0, 1])
-N_ROWS, N_COMPONENTS = 9, 3
+# three groups, with repeats and checkpoints, and three rows that are alone with theirs
+REPEAT = np.array([0, 0, 0, 5, 0, 1, 1, 2, 3, 2, 2, 4])
+RUN = np.array([4, 4, 1, 8, 2, 3, 3, 0, 6, 5, 5, 7])
+CELL = np.array([0, 1, 0, 1, 1, 0, 1, 1, 0, 0, 1, 1])
+N_ROWS, N_COMPONENTS = 12, 3
 DOF = [3.3, 5.2]
 
 
@@ -21,11 +22,11 @@ DOF = [3.3, 5.2]
 def cells() -> noise.Cells:
     rng = np.random.default_rng(0)
     observed = rng.normal(1.0, 0.1, size=(N_ROWS, N_COMPONENTS))
-    observed[2, 1] = observed[6, 0] = np.nan
-    observed[4:6, 2] = np.nan  # a whole run
+    observed[2, 1] = observed[7, 0] = observed[3, 2] = np.nan
+    observed[5:7, 2] = np.nan  # a whole run
     doubt = np.where(rng.random(observed.shape) < 0.4, rng.random(observed.shape), 0.0)
     # rows of a mixture are without a domain together
-    doubt[REPEAT == 1, 0] = doubt[REPEAT == 2, 1] = noise.UNSEEN
+    doubt[REPEAT == 1, 0] = doubt[REPEAT == 2, 1] = doubt[REPEAT == 3, 1] = noise.UNSEEN
     return noise.cells(observed, doubt, Scales(np.zeros((2, 2)), CELL), RUN, REPEAT)
 
 
@@ -38,8 +39,8 @@ def _parameters(rho: float, phi: float) -> dict:
         "kappa": rng.uniform(0.1, 1.0, N_COMPONENTS),
         "kappa_unseen": rng.uniform(0.1, 1.0, N_COMPONENTS),
         "common": rng.uniform(0.1, 1.0, N_COMPONENTS),
-        "effect": rng.normal(size=6),
-        "outlier": rng.exponential(0.5, size=6),
+        "effect": rng.normal(size=9),
+        "outlier": rng.exponential(0.5, size=9),
         "dof": DOF[0],
         "dof_unseen": DOF[1],
         "rho": rho,
@@ -56,7 +57,7 @@ def _constant(n: np.ndarray | int, dof: float) -> np.ndarray:
 def test_value_is_the_multivariate_t(cells, rho: float, phi: float) -> None:
     p = _parameters(rho, phi)
     want, sizes = 0.0, ([], [])
-    for group in range(3):
+    for group in range(6):
         for i in range(N_COMPONENTS):
             k = np.flatnonzero((group == REPEAT) & np.isfinite(cells.observed[:, i]))
             if not k.size:
