@@ -44,6 +44,19 @@ class Evaluation:
     refits : DataFrame
         One row a law and fold: ``law, split, fold, parameters, seconds, r_hat, ess, converged,
         diagnosis``.
+
+    Examples
+    --------
+    What `evaluate` returns:
+
+    >>> from bayesmix import LargestScale, evaluate, load_dataset
+    >>> laws = ["linear", "mean"]
+    >>> made = evaluate(load_dataset("simulated"), laws, LargestScale(), progressbar=False)
+    >>> made.by_domain().query("law == 'mean'")["domain"].tolist()
+    ['code', 'prose', 'qa', 'wiki', 'papers', 'target:exam', 'mean']
+    >>> first = made.differences().loc[0]
+    >>> first["score"], bool(first["difference"] < 0), bool(first["tie"])  # linear is better
+    ('mre', True, False)
     """
 
     cells: pd.DataFrame

@@ -47,6 +47,19 @@ class Design:
         Sentences that the reader should see.
     provenance : dict
         N, D, law, seed, number of draws, hash of the runs.
+
+    Examples
+    --------
+    What `design` returns; with the priors' draws for a fit:
+
+    >>> from bayesmix import design, load_dataset
+    >>> from bayesmix.prior_predictive import prior_fit
+    >>> runs = load_dataset("simulated")
+    >>> made = design(prior_fit(runs), runs.frame.head(3), 4e9, 8e10, batch=1)
+    >>> made.choices.dims, made.regret > 0
+    (('choice', 'domain'), True)
+    >>> list(made.table[["value", "standard_error", "value_per_flop", "bought"]].dtypes.astype(str))
+    ['float64', 'float64', 'float64', 'Int64']
     """
 
     table: pd.DataFrame

@@ -220,6 +220,19 @@ def refit_value(
     ------
     ValueError
         If there are fewer than 2 outcomes, or no runs.
+
+    Examples
+    --------
+    The priors' draws stand for the fit and for its refits; without `refit` these are sampled:
+
+    >>> from bayesmix import load_dataset
+    >>> from bayesmix.prior_predictive import prior_fit
+    >>> runs = load_dataset("simulated")
+    >>> fit = prior_fit(runs, draws=100)
+    >>> made = design(fit, runs.frame.head(3), 4e9, 8e10, batch=1)
+    >>> found = refit_value(made, fit, rows=[0, 2], outcomes=3, refit=prior_fit)
+    >>> found.gains.shape, bool(found.value == found.gains.mean())
+    ((3,), True)
     """
     rows = made.batch["candidate"].tolist() if rows is None else list(rows)
     if outcomes < 2 or not rows:

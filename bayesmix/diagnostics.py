@@ -28,6 +28,18 @@ class Diagnosis:
         One row a variable: worst ``r_hat``, ``ess_bulk``, ``ess_tail``, where, and ``ok``.
     text : str
         The same in plain words.
+
+    Examples
+    --------
+    >>> from bayesmix import load_dataset
+    >>> from bayesmix.prior_predictive import prior_fit
+    >>> found = prior_fit(load_dataset("simulated"), draws=20).diagnose()  # 20 draws of the prior
+    >>> found
+    One chain cannot show that chains agree: sample at least two.
+    >>> found.passed
+    False
+    >>> bool(found.table.loc["level", "ess_bulk"] < 400)
+    True
     """
 
     passed: bool

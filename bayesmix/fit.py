@@ -87,6 +87,18 @@ def fit(
         ``jax`` and the sampler not nutpie.
     ImportError
         If the backend is ``jax`` and JAX is not installed.
+
+    Examples
+    --------
+    A chain too short for any use, of a few runs, by the backend that compiles fastest:
+
+    >>> from bayesmix import load_dataset
+    >>> runs = load_dataset("simulated").checkpoints("last").select(range(4))
+    >>> short = fit(runs, draws=10, tune=10, chains=1, backend="jax", progressbar=False)
+    >>> short.posterior["posterior"]["tau"].sizes
+    Frozen({'chain': 1, 'draw': 10, 'component': 6, 'source': 5})
+    >>> short.diagnose().passed
+    False
     """
     if backend not in ("numba", "jax"):
         raise ValueError(f"unknown backend {backend!r}; valid names: numba, jax")

@@ -190,6 +190,23 @@ def laplace(
     ------
     ValueError
         If the law, a prior's name or the choice of checkpoints is unknown.
+
+    Examples
+    --------
+    Of so few draws most of the time is compilation, which a flag of PyTensor shortens:
+
+    >>> import pytensor
+    >>> from bayesmix import runs_from_frame
+    >>> web = np.linspace(0.1, 0.9, 5)
+    >>> runs = runs_from_frame(pd.DataFrame({
+    ...     "run_id": list("abcde"), "n_params": 1e8, "n_tokens": 2e9, "weight_web": web,
+    ...     "weight_code": 1 - web, "loss_web": 3.2 * web**-0.05}))
+    >>> with pytensor.config.change_flags(mode="FAST_COMPILE"):
+    ...     made = laplace(runs, "regression", draws=20)
+    >>> made.posterior["posterior"]["b"].sizes
+    Frozen({'chain': 1, 'draw': 20, 'domain': 2})
+    >>> made.posterior["sample_stats"].attrs["converged"], made.diagnose().passed
+    (1, False)
     """
     if draws < 1:
         raise ValueError(f"draws must be at least 1, got {draws}")

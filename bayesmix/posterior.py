@@ -53,6 +53,19 @@ class Fit:
         Every prior by name.
     groups : dict
         {domain: group} of what shares tau; empty if each pair of domains has its own.
+
+    Examples
+    --------
+    >>> from bayesmix import load_dataset
+    >>> from bayesmix.prior_predictive import prior_fit
+    >>> drawn = prior_fit(load_dataset("simulated"), draws=20)  # any fit; here the prior
+    >>> drawn.components
+    ('code', 'prose', 'qa', 'wiki', 'papers', 'target:exam')
+    >>> drawn.posterior["posterior"]["tau"].sizes
+    Frozen({'chain': 1, 'draw': 20, 'component': 6, 'source': 5})
+    >>> even = dict.fromkeys(drawn.runs.domains, 0.2)
+    >>> drawn.predict(even, n_params=4e9, n_tokens=8e10).draws["loss"].dims
+    ('draw', 'row', 'domain')
     """
 
     posterior: xr.DataTree
@@ -96,6 +109,17 @@ class Fit:
         ----------
         path : path
             Conventionally ``*.nc``; replaced if it exists.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> from bayesmix import load_dataset
+        >>> from bayesmix.prior_predictive import prior_fit
+        >>> drawn = prior_fit(load_dataset("simulated"), draws=20)  # any fit; here the prior
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     drawn.save(f"{folder}/fit.nc")
+        ...     os.listdir(folder)
+        ['fit.nc']
         """
         tree = self.posterior.copy()
         tree["runs"] = xr.DataTree(xr.Dataset({"csv": ((), self.runs.frame.to_csv(index=False))}))
@@ -173,6 +197,18 @@ def load(path: str | os.PathLike) -> Fit:
     ------
     FitFileError
         If the file is absent, not a fit, damaged, or of another model version.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from bayesmix import load_dataset
+    >>> from bayesmix.prior_predictive import prior_fit
+    >>> drawn = prior_fit(load_dataset("simulated"), draws=20)  # any fit; here the prior
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     drawn.save(f"{folder}/fit.nc")
+    ...     again = load(f"{folder}/fit.nc")
+    >>> again.law, again.runs == drawn.runs
+    ('transfer', True)
     """
     path = Path(path)
     if not path.is_file():

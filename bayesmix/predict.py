@@ -38,6 +38,19 @@ class Prediction:
         domains with observed losses); coords ``n_params`` (parameters), ``n_tokens`` (tokens).
     mixtures : DataFrame
         The rows asked for, other columns carried through.
+
+    Examples
+    --------
+    What `predict` returns:
+
+    >>> from bayesmix import load_dataset
+    >>> from bayesmix.prior_predictive import prior_fit
+    >>> fit = prior_fit(load_dataset("simulated"), draws=20)  # any fit; here the prior
+    >>> made = predict(fit, fit.runs.frame.head(3))  # at their N and D
+    >>> made.draws["expected"].sizes
+    Frozen({'draw': 20, 'row': 3, 'domain': 7})
+    >>> made.summary(prob=0.8).query("domain == 'mean'")["run_id"].tolist()
+    ['m00_50M', 'm00_50M', 'm01_50M']
     """
 
     draws: xr.Dataset
@@ -147,6 +160,18 @@ def predict(
     printed one here, and no tokens at all to `recommend`. Nor are they where more than 6e7
     numbers (draws x rows x losses) would be held, of which evenly spaced draws are kept; nor at
     several (N, D), whose misfits are drawn together.
+
+    Examples
+    --------
+    >>> from bayesmix import load_dataset
+    >>> from bayesmix.prior_predictive import prior_fit
+    >>> fit = prior_fit(load_dataset("simulated"), draws=20)  # any fit; here the prior
+    >>> even = dict.fromkeys(fit.runs.domains, 0.2)
+    >>> table = predict(fit, even, n_params=4e9, n_tokens=8e10).summary()
+    >>> table["domain"].tolist()
+    ['code', 'prose', 'qa', 'wiki', 'papers', 'target:exam', 'mean']
+    >>> bool((table["lower"] < table["upper"]).all())
+    True
     """
     mixtures = mixture_table(fit.runs.domains, weights, n_params, n_tokens)
     for sentence in below_floor(fit, mixtures["n_params"].to_numpy()):

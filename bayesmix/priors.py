@@ -142,8 +142,8 @@ def default_priors(n_params: float, n_tokens: float) -> dict[str, Prior]:
         "noise_curvature_spread": spread,
         # logit of the power of D in the effective tokens, where runs differ in D: the law has 1
         "fade": Normal(2.0, 1.5),
-        # logit of H as a fraction of the smallest N: three swarms with weights of 0 have it at -3.9,
-        # -5.1 and -6.3. Where none has, it says what a domain costs that is left out
+        # logit of H as a fraction of the smallest N: three swarms with weights of 0 have it at
+        # -3.9, -5.1 and -6.3. Where none has, it says what a domain costs that is left out
         "floor": Normal(-5.0, 1.2),
         # logit of tau one spread above the middle, and the spread: about 0.08 in the middle
         "tau_kin": Normal(_logit(0.25), 0.7),

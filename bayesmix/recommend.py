@@ -91,6 +91,19 @@ def recommend(
     Notes
     -----
     All draws are used. They are those of `predict` at this N and D with the same seed, one by one.
+
+    Examples
+    --------
+    With the priors' draws for a fit:
+
+    >>> from bayesmix import Bounds, load_dataset
+    >>> from bayesmix.prior_predictive import prior_fit
+    >>> fit = prior_fit(load_dataset("simulated"), draws=20)
+    >>> rec = recommend(fit, 4e9, 8e10, constraints=[Bounds({"code": (0.3, 1.0)})])
+    >>> round(rec.weights.sel(domain="code").item(), 6)
+    0.3
+    >>> rec.constraints[["constraint", "binding"]].values.tolist()
+    [['code at least 0.3', True]]
     """
     # before constraints count tokens
     check_sizes(n_params, n_tokens)

@@ -142,7 +142,20 @@ class Runs:
         return digest.hexdigest()
 
     def effective_weights(self) -> xr.DataArray:
-        """Mixtures with printed zeros replaced by `floor_weights`; dims row, domain."""
+        """Mixtures with printed zeros replaced by `floor_weights`; dims row, domain.
+
+        Examples
+        --------
+        A weight printed as 0 to two decimals may be up to 0.005, and is taken for half of that:
+
+        >>> runs = runs_from_frame(
+        ...     pd.DataFrame({
+        ...         "run_id": ["a"], "n_params": 1e8, "n_tokens": 2e9,
+        ...         "weight_web": 1.0, "weight_code": 0.0, "loss_web": 3.1}),
+        ...     weight_resolution=0.005)
+        >>> runs.effective_weights().values.round(4).tolist()
+        [[0.9975, 0.0025]]
+        """
         weights = self.weights
         floored = floor_weights(weights.values, self.weight_resolution)
         return self._array(floored, "effective_weights", "domain")
@@ -195,6 +208,13 @@ class Runs:
         ------
         RunsError
             If no loss is left.
+
+        Examples
+        --------
+        >>> from bayesmix import load_dataset
+        >>> runs = load_dataset("simulated")
+        >>> [len(runs.checkpoints(which)) for which in ("all", "last")]
+        [120, 60]
         """
         if which == "all":
             return self
@@ -217,6 +237,15 @@ class Runs:
             If no row, or no loss, is left.
         IndexError
             If a mask has another length, or a position is out of range.
+
+        Examples
+        --------
+        >>> from bayesmix import load_dataset
+        >>> runs = load_dataset("simulated")
+        >>> runs.select([2, 0]).run_ids.values.tolist()
+        ['m01_50M', 'm00_50M']
+        >>> runs.select(runs.weights.sel(domain="code") > 0.5).n_runs
+        2
         """
         positions = np.arange(len(self))[np.asarray(rows)] if len(rows) else np.arange(0)
         if not len(positions):
@@ -323,6 +352,14 @@ def runs_from_frame(
     ------
     RunsError
         Names every problem with column, row and value.
+
+    Examples
+    --------
+    >>> runs_from_frame(pd.DataFrame({
+    ...     "run_id": ["a", "a", "b"], "n_params": 1e8, "n_tokens": [1e9, 2e9, 2e9],
+    ...     "weight_web": [0.5, 0.5, 0.9], "weight_code": [0.5, 0.5, 0.1],
+    ...     "loss_web": [3.3, 3.1, 3.0]}))
+    Runs: 2 runs, 3 rows, 2 domains; 100M parameters; 1B to 2B tokens
     """
     return _validated(Table(source, frame), weight_resolution)
 
@@ -336,6 +373,16 @@ def write_runs(runs: Runs, path: PathLike) -> None:
     ------
     RunsError
         If the suffix is another one.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from bayesmix import load_dataset
+    >>> runs = load_dataset("simulated")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_runs(runs, f"{folder}/swarm.parquet")
+    ...     read_runs(f"{folder}/swarm.parquet") == runs
+    True
     """
     if not is_parquet(path) and not str(path).lower().endswith(".csv"):
         raise RunsError(f"{path}: runs are written to .csv or .parquet files")
@@ -369,6 +416,18 @@ def read_mixtures(
     ------
     RunsError
         Names every problem with file, column, row and value.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     pd.DataFrame({
+    ...         "label": ["even", "more code"], "weight_code": [0.5, 0.8], "weight_web": [0.5, 0.2],
+    ...         "n_params": 4e9, "n_tokens": 8e10,
+    ...     }).to_csv(f"{folder}/mixtures.csv", index=False)
+    ...     mixtures = read_mixtures(f"{folder}/mixtures.csv", ["web", "code"])
+    >>> mixtures.columns.tolist()
+    ['weight_web', 'weight_code', 'label', 'n_params', 'n_tokens']
     """
     table = read_table(path)
     names = [f"weight_{domain}" for domain in domains]

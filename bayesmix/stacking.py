@@ -55,6 +55,22 @@ class Stack:
         Above `most_pareto_k` the run's own figure is not to be trusted.
     most_pareto_k : float
         0.7, or less where there are few draws (Vehtari et al. 2024, JMLR 25, 72).
+
+    Examples
+    --------
+    What `stack` returns; with the priors' draws for fits, of which ArviZ warns (see `loo`):
+
+    >>> import warnings
+    >>> from bayesmix import load_dataset
+    >>> from bayesmix.prior_predictive import prior_fit
+    >>> runs = load_dataset("simulated").checkpoints("last").select(range(4))
+    >>> fits = {law: prior_fit(runs, law, draws=50) for law in ("transfer", "quantization")}
+    >>> with warnings.catch_warnings(action="ignore"):
+    ...     compared = stack(fits)
+    >>> compared.pareto_k.sizes
+    Frozen({'law': 2, 'run': 4})
+    >>> compared.predict(runs.frame.head(3)).draws["loss"].sizes["row"]
+    3
     """
 
     fits: Mapping[str, Fit]
@@ -219,6 +235,19 @@ def loo(fit: Fit) -> Any:
     arviz_stats.ELPDData
         ``elpd`` and ``se`` (nats, all runs), ``p``, and by run ``elpd_i`` and ``pareto_k``: above
         ``good_k`` importance sampling fails for that run.
+
+    Examples
+    --------
+    Draws of the prior are no sample of the posterior, and Pareto's k says so:
+
+    >>> import warnings
+    >>> from bayesmix import load_dataset
+    >>> from bayesmix.prior_predictive import prior_fit
+    >>> runs = load_dataset("simulated").checkpoints("last").select(range(4))
+    >>> with warnings.catch_warnings(action="ignore"):  # ArviZ warns of it
+    ...     found = loo(prior_fit(runs, draws=50))
+    >>> found.elpd_i.sizes, bool((found.pareto_k > found.good_k).any())
+    (Frozen({'run': 4}), True)
     """
     import arviz as az  # takes longer to import than all else together
 
@@ -247,6 +276,20 @@ def stack(fits: Mapping[str, Fit]) -> Stack:
     ValueError
         If there is one fit only, or they are not of the same losses: laws without transfer leave
         out domains at weight 0.
+
+    Examples
+    --------
+    With the priors' draws for fits, of which ArviZ warns (see `loo`):
+
+    >>> import warnings
+    >>> from bayesmix import load_dataset
+    >>> from bayesmix.prior_predictive import prior_fit
+    >>> runs = load_dataset("simulated").checkpoints("last").select(range(4))
+    >>> fits = {law: prior_fit(runs, law, draws=50) for law in ("transfer", "quantization")}
+    >>> with warnings.catch_warnings(action="ignore"):
+    ...     compared = stack(fits)
+    >>> list(compared.weights), round(sum(compared.weights.values()), 6)
+    (['transfer', 'quantization'], 1.0)
     """
     if len(fits) < 2:
         raise ValueError("comparing laws takes two fits or more")

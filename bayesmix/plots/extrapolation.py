@@ -49,6 +49,15 @@ def plot_extrapolation(
     ------
     ValueError
         If the domain is unknown or has no loss, and as `bayesmix.predict.predict`.
+
+    Examples
+    --------
+    >>> from bayesmix.datasets import load_dataset
+    >>> from bayesmix.prior_predictive import prior_fit
+    >>> drawn = prior_fit(load_dataset("simulated"), draws=20)  # any fit; here the prior
+    >>> ax = plot_extrapolation(drawn, n_params=(5e7, 4e9), tokens_per_parameter=20, domain="code")
+    >>> ax.get_ylabel()
+    'loss of code (nats per token)'
     """
     runs = fit.runs
     if mixture is None:

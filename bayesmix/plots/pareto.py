@@ -30,6 +30,16 @@ def plot_pareto(
     ------
     ValueError
         If `prob` is not between 0 and 1.
+
+    Examples
+    --------
+    >>> from bayesmix import load_dataset, pareto_front
+    >>> from bayesmix.prior_predictive import prior_fit
+    >>> drawn = prior_fit(load_dataset("simulated"), draws=20)  # any fit; here the prior
+    >>> objectives = {"code": {"code": 1}, "wiki": {"wiki": 1}}
+    >>> ax = plot_pareto(pareto_front(drawn, 4e9, 8e10, objectives, points=3))
+    >>> ax.get_xlabel()
+    'code: loss, nats per token'
     """
     low, high = np.quantile(front["loss"].transpose("draw", "objective", "point"), tails(prob), 0)
     mean = front["loss"].mean("draw").transpose("objective", "point").values

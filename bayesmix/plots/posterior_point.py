@@ -65,6 +65,17 @@ def plot_posterior_point(
     ValueError
         If the fits are of other domains or targets, the objective is the worst domain, or `prob`
         is not between 0 and 1.
+
+    Examples
+    --------
+    >>> from bayesmix import load_dataset, point_fit, recommend
+    >>> from bayesmix.prior_predictive import prior_fit
+    >>> runs = load_dataset("simulated")
+    >>> drawn = prior_fit(runs, draws=20)  # any fit; here the prior
+    >>> point = point_fit(runs, "log-linear")
+    >>> axes = plot_posterior_point(drawn, point, recommend(drawn, 4e8, 8e9))
+    >>> axes[-1].get_xlabel()
+    'optimum, fraction of the tokens'
     """
     if point.components != fit.components:
         raise ValueError(

@@ -47,6 +47,15 @@ def plot_recommendation(
     ------
     ValueError
         If `prob` is not between 0 and 1, or the swarm's domains are others.
+
+    Examples
+    --------
+    >>> from bayesmix import load_dataset, recommend
+    >>> from bayesmix.prior_predictive import prior_fit
+    >>> drawn = prior_fit(load_dataset("simulated"), draws=20)  # any fit; here the prior
+    >>> ax = plot_recommendation(recommend(drawn, 4e9, 8e10), runs=drawn.runs)
+    >>> [label.get_text() for label in ax.get_yticklabels()]
+    ['code', 'prose', 'qa', 'wiki', 'papers']
     """
     names = [str(name) for name in rec.weights["domain"].values]
     if runs is not None and set(runs.domains) != set(names):

@@ -42,6 +42,17 @@ def plot_risk_return(
     ------
     ValueError
         If there is no recommendation, or `level` is not between 0 and 1.
+
+    Examples
+    --------
+    >>> from bayesmix import CVaR, load_dataset, recommend
+    >>> from bayesmix.prior_predictive import prior_fit
+    >>> drawn = prior_fit(load_dataset("simulated"), draws=20)  # any fit; here the prior
+    >>> usual = recommend(drawn, 4e9, 8e10)
+    >>> cautious = recommend(drawn, 4e9, 8e10, risk=CVaR(0.9))
+    >>> ax = plot_risk_return({"usual": usual, "cautious": cautious})
+    >>> ax.get_ylabel()
+    'mean of its worst 10%, nats per token'
     """
     if not recs:
         raise ValueError("there is no recommendation to show")

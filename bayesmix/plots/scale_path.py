@@ -48,6 +48,15 @@ def plot_scale_path(
     ------
     ValueError
         If `prob` is not between 0 and 1, or the number of Axes is wrong.
+
+    Examples
+    --------
+    >>> from bayesmix import load_dataset, scale_path
+    >>> from bayesmix.prior_predictive import prior_fit
+    >>> drawn = prior_fit(load_dataset("simulated"), draws=20)  # any fit; here the prior
+    >>> axes = plot_scale_path(scale_path(drawn, [1e8, 1e9], [2e9, 2e10]))
+    >>> [ax.get_title() for ax in axes]
+    ['code', 'prose', 'qa', 'wiki', 'papers']
     """
     names = [str(name) for name in path["domain"].values]
     optima = path["optima"].transpose("draw", "step", "domain").values

@@ -104,6 +104,18 @@ class PointFit:
     loss : float
         Mean training loss per cell: Huber's of log losses, squares of losses for `regmix`,
         `linear` and `mean`.
+
+    Examples
+    --------
+    What `point_fit` returns:
+
+    >>> from bayesmix import load_dataset
+    >>> fitted = point_fit(load_dataset("simulated").checkpoints("last"), "log-linear")
+    >>> even = dict.fromkeys(fitted.runs.domains, 0.2)
+    >>> fitted.predict(even, n_params=4e8, n_tokens=8e9).sizes
+    Frozen({'row': 1, 'domain': 7})
+    >>> round(fitted.optimum(n_params=4e8, n_tokens=8e9).sum().item(), 6)
+    1.0
     """
 
     law: str
