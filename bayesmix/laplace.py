@@ -193,16 +193,12 @@ def laplace(
 
     Examples
     --------
-    Of so few draws most of the time is compilation, which a flag of PyTensor shortens:
-
-    >>> import pytensor
     >>> from bayesmix import runs_from_frame
     >>> web = np.linspace(0.1, 0.9, 5)
     >>> runs = runs_from_frame(pd.DataFrame({
     ...     "run_id": list("abcde"), "n_params": 1e8, "n_tokens": 2e9, "weight_web": web,
     ...     "weight_code": 1 - web, "loss_web": 3.2 * web**-0.05}))
-    >>> with pytensor.config.change_flags(mode="FAST_COMPILE"):
-    ...     made = laplace(runs, "regression", draws=20)
+    >>> made = laplace(runs, "regression", draws=20)
     >>> made.posterior["posterior"]["b"].sizes
     Frozen({'chain': 1, 'draw': 20, 'domain': 2})
     >>> made.posterior["sample_stats"].attrs["converged"], made.diagnose().passed
@@ -307,8 +303,12 @@ def _natural(model: pm.Model, points: np.ndarray, info: tuple) -> xr.Dataset:
     """What a posterior keeps, in natural units, at unconstrained points (S, P)."""
     names = kept_variables(model)
     by_name = {v.name: v for v in model.unobserved_value_vars}
+    # to compile the graph for speed takes longer than what it would save on some thousand points
     function = model.compile_fn(
-        [by_name[name] for name in names], inputs=model.value_vars, on_unused_input="ignore"
+        [by_name[name] for name in names],
+        inputs=model.value_vars,
+        mode="FAST_COMPILE",
+        on_unused_input="ignore",
     )
     values = [function(DictToArrayBijection.rmap(RaveledVars(x, info))) for x in points]
     dims = model.named_vars_to_dims
