@@ -15,7 +15,7 @@ from bayesmix.reference import reference
 from bayesmix.runs import Runs
 
 _GRID = 25
-_BEYOND = 10  # curves end at so many times the largest and smallest N and D
+_BEYOND = 10  # curves end at so many times the largest N and D, and start as far below the least D
 _MOST_CURVES = 60
 
 
@@ -88,8 +88,9 @@ def plot_prior_predictive(
     sizes, horizons = runs.n_params.values, runs.n_tokens.values
     shown = (
         (f"weight_{component}", f"weight of {component}", np.geomspace(least, 0.95, _GRID), own),
-        ("n_params", "N, parameters", _beyond(sizes), sizes),
-        ("n_tokens", "D, tokens", _beyond(horizons), horizons),
+        # the floor H is below the smallest N, and may be above any other below it
+        ("n_params", "N, parameters", _beyond(sizes, sizes.min()), sizes),
+        ("n_tokens", "D, tokens", _beyond(horizons, horizons.min() / _BEYOND), horizons),
     )
     inside = predict_prior(drawn, runs.frame)["expected"].values
     # a law without transfer has no loss at weight 0
@@ -117,8 +118,8 @@ def plot_prior_predictive(
     return axes
 
 
-def _beyond(values: np.ndarray) -> np.ndarray:
-    return np.geomspace(values.min() / _BEYOND, values.max() * _BEYOND, _GRID)
+def _beyond(values: np.ndarray, start: float) -> np.ndarray:
+    return np.geomspace(start, values.max() * _BEYOND, _GRID)
 
 
 def _sweep(drawn: Fit, column: str, grid: np.ndarray) -> np.ndarray:
