@@ -23,9 +23,10 @@ class Diagnosis:
     passed : bool
         True when R-hat <= 1.01 and bulk and tail ESS >= 400 for levels, shares, exponents,
         hyper-parameters and the predictions at the data, R-hat <= 1.02 for the rest, and
-        divergences are at most 0.1% of the draws.
+        divergences are at most 0.1% of the draws. Never of one chain, which agrees with itself.
     table : DataFrame
-        One row a variable: worst ``r_hat``, ``ess_bulk``, ``ess_tail``, where, and ``ok``.
+        One row a variable: worst ``r_hat``, ``ess_bulk``, ``ess_tail``, where, whether the
+        bounds are the ``strict`` ones, and ``ok``.
     text : str
         The same in plain words.
 
