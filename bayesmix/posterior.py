@@ -109,17 +109,6 @@ class Fit:
         ----------
         path : path
             Conventionally ``*.nc``; replaced if it exists.
-
-        Examples
-        --------
-        >>> import tempfile
-        >>> from bayesmix import load_dataset
-        >>> from bayesmix.prior_predictive import prior_fit
-        >>> drawn = prior_fit(load_dataset("simulated"), draws=20)  # any fit; here the prior
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     drawn.save(f"{folder}/fit.nc")
-        ...     os.listdir(folder)
-        ['fit.nc']
         """
         tree = self.posterior.copy()
         tree["runs"] = xr.DataTree(xr.Dataset({"csv": ((), self.runs.frame.to_csv(index=False))}))

@@ -55,22 +55,6 @@ class Stack:
         Above `most_pareto_k` the run's own figure is not to be trusted.
     most_pareto_k : float
         0.7, or less where there are few draws (Vehtari et al. 2024, JMLR 25, 72).
-
-    Examples
-    --------
-    What `stack` returns; with the priors' draws for fits, of which ArviZ warns (see `loo`):
-
-    >>> import warnings
-    >>> from bayesmix import load_dataset
-    >>> from bayesmix.prior_predictive import prior_fit
-    >>> runs = load_dataset("simulated").checkpoints("last").select(range(4))
-    >>> fits = {law: prior_fit(runs, law, draws=50) for law in ("transfer", "quantization")}
-    >>> with warnings.catch_warnings(action="ignore"):
-    ...     compared = stack(fits)
-    >>> compared.pareto_k.sizes
-    Frozen({'law': 2, 'run': 4})
-    >>> compared.predict(runs.frame.head(3)).draws["loss"].sizes["row"]
-    3
     """
 
     fits: Mapping[str, Fit]
@@ -290,6 +274,10 @@ def stack(fits: Mapping[str, Fit]) -> Stack:
     ...     compared = stack(fits)
     >>> list(compared.weights), round(sum(compared.weights.values()), 6)
     (['transfer', 'quantization'], 1.0)
+    >>> compared.pareto_k.sizes
+    Frozen({'law': 2, 'run': 4})
+    >>> compared.predict(runs.frame.head(3)).draws["loss"].sizes["row"]
+    3
     """
     if len(fits) < 2:
         raise ValueError("comparing laws takes two fits or more")

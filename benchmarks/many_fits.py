@@ -1,4 +1,4 @@
-"""What many fits cost: `python -m benchmarks.many_fits [--n 8]`.
+"""What many fits cost: `python -m benchmarks.many_fits [--n 4]`.
 
 Simulated swarms of one shape (4 domains, 40 runs at two sizes), each fitted by one chain of
 200 + 200 draws, in three ways: in this process with one compiled model, as `evaluate`, `compare`
@@ -58,7 +58,7 @@ def on_dask(n: int) -> list[float]:
 def main() -> None:
     """Fit in three ways, print and write."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--n", type=int, default=8, help="swarms")
+    parser.add_argument("--n", type=int, default=4, help="swarms")
     n = parser.parse_args().n
     seconds(0)  # fills the caches of compiled code
     ways = {

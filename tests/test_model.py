@@ -196,6 +196,21 @@ def test_only_printed_zeros_are_shifted() -> None:
     assert "zero_shift" not in models.build_model(_runs(zeros=True)).named_vars
 
 
+def test_levels_at_printed_zeros_are_centred_on_the_laws_mean_loss_there() -> None:
+    runs = bm.runs_from_frame(_runs(zeros=True).frame, weight_resolution=0.01)
+    model = models.build_model(runs, priors={"zero_spread": LogNormal(-30.0, 1e-3)})
+    kept = [*models.kept_variables(model), "zero_offset"]
+    draw = dict(
+        zip(kept, pm.draw([model[n] for n in kept], random_seed=3, mode=QUICK), strict=True)
+    )
+    zeros = np.column_stack([runs.weights.values == 0, np.zeros(len(runs), bool)])
+    assert zeros.any()
+    fitted = _fitted(runs, "transfer", draw)
+    # where nothing is printed as 0 the level is of no use, and 1 in the middle
+    means = [fitted[z, i].mean() if z.any() else 1.0 for i, z in enumerate(zeros.T)]
+    np.testing.assert_allclose(np.exp(draw["zero_offset"]), means, rtol=1e-10)
+
+
 def test_checkpoints_of_a_run_are_a_correlated_multivariate_t() -> None:
     runs = _runs(checkpoints=3)
     got, draw = _log_likelihood(runs, "transfer", seed=5)
