@@ -1,15 +1,14 @@
 """Sampling a swarm's model by NUTS."""
 
-import gc
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Literal
 
 import pymc as pm
 import xarray as xr
 
-from bayesmix.model import build_model, kept_variables, structure
+from bayesmix.compiling import compiled, compiled_jax
+from bayesmix.model import build_model, kept_variables
 from bayesmix.posterior import Fit, with_observed
 from bayesmix.priors import Prior, default_priors, replace_priors
 from bayesmix.reference import reference
@@ -147,7 +146,7 @@ def _sample(
         # imports ArviZ, which takes longer than all else together
         import nutpie
 
-        by_nutpie = _compiled_jax(model) if backend == "jax" else compiled(model)
+        by_nutpie = compiled_jax(model) if backend == "jax" else compiled(model)
         tree = nutpie.sample(
             by_nutpie,
             draws=draws,
@@ -173,56 +172,3 @@ def _sample(
             "sample_stats": stats[[n for n in _STATS if n in stats]],
         }
     )
-
-
-# the last model compiled, and what nutpie made of it: refits of swarms of one shape, as in a
-# calibration study, share it
-_last: dict[tuple, tuple[pm.Model, Any]] = {}
-
-
-def compiled(model: pm.Model) -> Any:
-    """The model compiled for nutpie, or one compiled before with this model's data put in."""
-    import nutpie
-
-    key = structure(model)
-    if key not in _last:
-        _last.clear()
-        with _no_collection():
-            _last[key] = model, nutpie.compile_pymc_model(model)
-    first, shared_model = _last[key]
-    # a law without some terms does not use all
-    functions = (shared_model.logp_func, shared_model.expand_func)
-    used = {data.name for function in functions for data in function.get_shared()}
-    values = {data.name: data.get_value() for data in model.data_vars}
-    # starts are computed from the first model's own data: without this, draws would depend on
-    # what was fitted before
-    for name, value in values.items():
-        first[name].set_value(value)
-    values = {name: value for name, value in values.items() if name in used}
-    if not used or values.keys() != used:  # what is sampled would be the swarm before
-        raise RuntimeError("nutpie does not name the data as the model does: another version?")
-    return shared_model.with_data(**values)
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Compilation makes millions of objects that stay: to look for garbage is a tenth of it."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
-
-
-def _compiled_jax(model: pm.Model) -> Any:
-    """The model compiled by JAX, which takes its gradient too."""
-    import nutpie
-
-    try:
-        import bayesmix.jax_ops  # noqa: F401  tells PyTensor how
-    except ModuleNotFoundError as error:
-        message = "backend 'jax' needs JAX: install bayesmix with its extra, bayesmix[jax]"
-        raise ImportError(message) from error
-    return nutpie.compile_pymc_model(model, backend="jax", gradient_backend="jax")

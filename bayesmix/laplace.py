@@ -8,15 +8,15 @@ The search then does not converge, and says so.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 import pymc as pm
 import xarray as xr
-from pymc.blocking import DictToArrayBijection, RaveledVars
 from scipy.optimize import minimize
 
+from bayesmix.compiling import at_points, compiled, log_density, unconstrained
 from bayesmix.diagnostics import Diagnosis
 from bayesmix.model import build_model, kept_variables
 from bayesmix.posterior import Fit, with_observed
@@ -211,14 +211,18 @@ def laplace(
     model = build_model(runs, law, priors)
     ref = reference(runs)
     used = replace_priors(default_priors(ref.n_params, ref.n_tokens), priors)
-    density, initial = _density(model)
+    by_nutpie = compiled(model)
+    density = log_density(by_nutpie)
+    names = unconstrained(by_nutpie)
+    start = model.initial_point()
+    initial = np.concatenate([np.ravel(start[name]) for name in dict.fromkeys(names)])
 
     rng = np.random.default_rng(seed)
-    size = initial.data.size
-    around = rng.uniform(-1, 1, (N_STARTS - 1, size))
-    mode, agreed = find_mode(density, [initial.data, *(initial.data + around)])
-    root = conditional_root(mode, _is_free(initial))
-    z = rng.standard_normal((draws, size))
+    around = rng.uniform(-1, 1, (N_STARTS - 1, initial.size))
+    mode, agreed = find_mode(density, [initial, *(initial + around)])
+    # what is the log of something positive stays at the mode
+    root = conditional_root(mode, np.array([not name.endswith("_log__") for name in names]))
+    z = rng.standard_normal((draws, initial.size))
     points = mode.point + z @ root.T
 
     flags = np.zeros((1, draws), bool)
@@ -228,7 +232,7 @@ def laplace(
         "decrement": mode.decrement,
     }
     groups = {
-        "posterior": _natural(model, points, initial.point_map_info),
+        "posterior": _natural(model, by_nutpie, points),
         "sample_stats": xr.Dataset({"diverging": (("chain", "draw"), flags)}, attrs=attrs),
     }
     fit = Fit(with_observed(xr.DataTree.from_dict(groups), runs), runs, law, used)
@@ -266,26 +270,6 @@ def conditional_root(mode: Mode, free: np.ndarray) -> np.ndarray:
     return root
 
 
-def _density(model: pm.Model) -> tuple[Density, RaveledVars]:
-    """Log density of the unconstrained variables with its gradient, and where chains start."""
-    initial = DictToArrayBijection.map(model.initial_point())
-    compiled = model.logp_dlogp_function(ravel_inputs=True, mode="NUMBA")
-    compiled.set_extra_values({})
-
-    def density(point: np.ndarray) -> tuple[float, np.ndarray]:
-        value, gradient = compiled(point)
-        return float(value), np.asarray(gradient)
-
-    return density, initial
-
-
-def _is_free(initial: RaveledVars) -> np.ndarray:
-    """Which entries are not the log of something positive."""
-    return np.concatenate(
-        [np.full(size, not name.endswith("_log__")) for name, _, size, _ in initial.point_map_info]
-    )
-
-
 def _words(mode: Mode, agreed: int) -> str:
     if mode.converged:
         found = (
@@ -299,23 +283,14 @@ def _words(mode: Mode, agreed: int) -> str:
     return f"Laplace approximation at the MAP: not sampled. {found}."
 
 
-def _natural(model: pm.Model, points: np.ndarray, info: tuple) -> xr.Dataset:
+def _natural(model: pm.Model, by_nutpie: Any, points: np.ndarray) -> xr.Dataset:
     """What a posterior keeps, in natural units, at unconstrained points (S, P)."""
-    names = kept_variables(model)
-    by_name = {v.name: v for v in model.unobserved_value_vars}
-    # to compile the graph for speed takes longer than what it would save on some thousand points
-    function = model.compile_fn(
-        [by_name[name] for name in names],
-        inputs=model.value_vars,
-        mode="FAST_COMPILE",
-        on_unused_input="ignore",
-    )
-    values = [function(DictToArrayBijection.rmap(RaveledVars(x, info))) for x in points]
+    values = at_points(by_nutpie, points)
     dims = model.named_vars_to_dims
     variables = {
-        name: (("chain", "draw", *dims.get(name, ())), np.stack(column)[None])
-        for name, column in zip(names, zip(*values, strict=True), strict=True)
+        name: (("chain", "draw", *dims.get(name, ())), values[name][None])
+        for name in kept_variables(model)
     }
-    used = {dim for name in names for dim in dims.get(name, ())}
+    used = {dim for name in variables for dim in dims.get(name, ())}
     coords = {name: list(values) for name, values in model.coords.items() if name in used}
     return xr.Dataset(variables, {"chain": [0], "draw": np.arange(len(points)), **coords})

@@ -23,7 +23,7 @@ import pandas as pd
 
 import bayesmix as bm
 from bayesmix._files import atomic_path
-from bayesmix.fit import compiled
+from bayesmix.compiling import compiled
 from bayesmix.model import build_model
 from bayesmix.simulate import simulate
 from benchmarks.growth import exponent

@@ -21,7 +21,7 @@ from dask.distributed import Client, LocalCluster
 
 import bayesmix as bm
 from bayesmix._files import atomic_path
-from bayesmix.fit import _last
+from bayesmix.compiling import _last
 from bayesmix.simulate import simulate
 from benchmarks.speed import processor
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import pandas as pd
 
 import bayesmix as bm
-from bayesmix.fit import compiled
+from bayesmix.compiling import compiled
 from bayesmix.model import build_model
 from benchmarks.heldout import Random70
 from benchmarks.speed import kernel_milliseconds, processor

@@ -15,8 +15,8 @@ from pymc.initial_point import make_initial_point_fn
 from synthetic import fit_of, parameters, swarm
 
 import bayesmix as bm
+from bayesmix.compiling import compiled
 from bayesmix.diagnostics import diagnose
-from bayesmix.fit import compiled
 from bayesmix.model import build_model, kept_variables, structure
 from bayesmix.posterior import fitted_losses
 from bayesmix.simulate import draw_design, draw_parameters, observe

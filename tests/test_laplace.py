@@ -1,6 +1,7 @@
 """The mode and its Gaussian: exact where the posterior is one, near NUTS where it is close."""
 
 import numpy as np
+import nutpie
 import pymc as pm
 import pytest
 import xarray as xr
@@ -8,8 +9,9 @@ from synthetic import swarm
 
 import bayesmix as bm
 from bayesmix import _refits
+from bayesmix.compiling import log_density
 from bayesmix.evaluate import _settings
-from bayesmix.laplace import _density, _natural, _words, find_mode, found_mode, is_laplace
+from bayesmix.laplace import _natural, _words, find_mode, found_mode, is_laplace
 
 DOMAINS = ("web", "code")
 
@@ -71,11 +73,11 @@ def test_conjugate_model_of_pymc():
         x = pm.Normal("x", dims="place")
         pm.Deterministic("twice", 2 * x, dims="place")
         pm.Normal("y", x, 0.5, observed=y)
-    density, initial = _density(model)
-    mode, _ = find_mode(density, [initial.data])
+    by_nutpie = nutpie.compile_pymc_model(model)
+    mode, _ = find_mode(log_density(by_nutpie), [np.ones(3)])
     np.testing.assert_allclose(mode.point, 0.8 * y, atol=1e-6)
     np.testing.assert_allclose(mode.root @ mode.root.T, 0.2 * np.eye(3), atol=1e-6)
-    posterior = _natural(model, mode.point[None], initial.point_map_info)
+    posterior = _natural(model, by_nutpie, mode.point[None])
     coords = {"chain": [0], "draw": [0], "place": ["a", "b", "c"]}
     expected = xr.DataArray([[1.6 * y]], coords, ("chain", "draw", "place"))
     xr.testing.assert_allclose(posterior["twice"], expected)

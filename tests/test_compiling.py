@@ -1,0 +1,160 @@
+"""Machine code of a whole model: kept on disk, read by another process, and never another's."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import nutpie
+import pandas as pd
+import pytest
+
+import bayesmix as bm
+from bayesmix import compiling
+from bayesmix.compiling import compiled, log_density, unconstrained
+from bayesmix.model import build_model
+from bayesmix.priors import Normal
+
+LAW = "quantization"
+OTHER_PROCESS = """
+import sys
+from pathlib import Path
+import nutpie
+import numpy as np
+from bayesmix import compiling
+sys.path.insert(0, sys.argv[1])
+from test_compiling import drawn, swarm
+
+def refuse(model):
+    raise AssertionError("compiled again")
+
+nutpie.compile_pymc_model = refuse
+compiling._path = lambda key: Path(sys.argv[2]) / key
+print(drawn(swarm(float(sys.argv[3]))).tobytes().hex())
+"""
+
+
+def swarm(slope: float) -> bm.Runs:
+    """Two domains of five runs: the least that a law is fitted to."""
+    web = np.linspace(0.1, 0.9, 5)
+    columns = {"weight_web": web, "weight_code": 1 - web, "loss_web": 3 * web**-slope}
+    runs = {"run_id": list("abcde"), "n_params": 1e8, "n_tokens": 2e9}
+    return bm.runs_from_frame(pd.DataFrame({**runs, **columns}))
+
+
+def drawn(runs: bm.Runs) -> np.ndarray:
+    """A few draws, kept and expanded."""
+    tree = nutpie.sample(
+        compiled(build_model(runs, LAW)), draws=5, tune=5, chains=1, seed=1,
+        progress_bar=False, save_warmup=False,
+    )  # fmt: skip
+    posterior = tree["posterior"].to_dataset()
+    return np.concatenate([posterior[name].values.ravel() for name in sorted(posterior)])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory):
+    """Where this module's machine code is, with that of the swarm's model."""
+    folder = tmp_path_factory.mktemp("code") / "bayesmix"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiling, "_path", lambda key: folder / key)
+        compiling._last.clear()
+        compiled(build_model(swarm(0.05), LAW))
+        yield folder
+        compiling._last.clear()
+
+
+def test_another_process_reads_what_this_one_compiled(folder: Path) -> None:
+    """The same draws but for rounding, of this swarm and of another of the same shape.
+
+    Here functions that many parts have are run as they were compiled with the first of them.
+    """
+    for slope in (0.05, 0.1):
+        command = [sys.executable, "-W", "error", "-c", OTHER_PROCESS]
+        command += [str(Path(__file__).parent), str(folder), str(slope)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        there = np.frombuffer(bytes.fromhex(done.stdout.strip()))
+        np.testing.assert_allclose(there, drawn(swarm(slope)), rtol=1e-9)
+    assert not np.allclose(drawn(swarm(0.05)), drawn(swarm(0.1)), rtol=1e-3)
+
+
+def test_starts_are_nutpies_own(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With what was read and with what was compiled, else draws would tell which it was."""
+    model = build_model(swarm(0.05), LAW)
+    fresh = compiled(model).initial_point_func(3)
+    monkeypatch.setattr(compiling, "_last", {})
+    monkeypatch.setattr(nutpie, "compile_pymc_model", None)
+    np.testing.assert_array_equal(compiled(model).initial_point_func(3), fresh)
+
+
+@pytest.mark.parametrize("damage", ["cut", "changed", "absent"])
+def test_a_damaged_file_is_no_code(folder: Path, damage: str, tmp_path: Path, monkeypatch) -> None:
+    """Code that is not whole would crash the process, where it runs at all."""
+    model = build_model(swarm(0.05), LAW)
+    key = compiling._key(model)
+    content = (folder / key).read_bytes()
+    middle = len(content) // 2
+    monkeypatch.setattr(compiling, "_path", lambda key: tmp_path / key)
+    if damage == "cut":
+        (tmp_path / key).write_bytes(content[:middle])
+    elif damage == "changed":
+        changed = bytes([content[middle] ^ 1])
+        (tmp_path / key).write_bytes(content[:middle] + changed + content[middle + 1 :])
+    assert compiling._read(key, model) is None
+    (tmp_path / key).write_bytes(content)
+    assert compiling._read(key, model) is not None
+
+
+def test_the_key_tells_models_apart_and_not_their_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = swarm(0.05)
+    key = compiling._key(build_model(runs, LAW))
+    assert compiling._key(build_model(swarm(0.1), LAW)) == key
+    others = [
+        build_model(runs, "regression"),
+        build_model(runs.select(range(4)), LAW),
+        build_model(runs, LAW, {"capacity_mean": Normal(0.0, 1.0)}),
+    ]
+    keys = {compiling._key(model) for model in others}
+    for name in ("_sources", "version"):  # of this package, and of the libraries
+        with monkeypatch.context() as patch:
+            patch.setattr(compiling, name, lambda *_: "another")
+            keys.add(compiling._key(build_model(runs, LAW)))
+    assert len(keys - {key}) == 5
+
+
+def test_the_oldest_files_go(folder: Path, tmp_path: Path, monkeypatch) -> None:
+    model = build_model(swarm(0.05), LAW)
+    made = compiled(model)
+    monkeypatch.setattr(compiling, "_KEPT", 2)
+    monkeypatch.setattr(compiling, "_path", lambda key: tmp_path / key)
+    for key in ("first", "second", "third"):
+        compiling._keep(key, made)
+    assert {file.name for file in tmp_path.iterdir()} == {"second", "third"}
+
+
+def test_the_log_density_is_the_models_own(folder: Path) -> None:
+    """Against PyMC's graph evaluated by Python, and the gradient against differences."""
+    model = build_model(swarm(0.05), LAW)
+    by_nutpie = compiled(model)
+    density = log_density(by_nutpie)
+    names = unconstrained(by_nutpie)
+    point = np.random.default_rng(0).normal(size=len(names))
+    as_pymc = {
+        name: point[np.array(names) == name].reshape(np.shape(value))
+        for name, value in model.initial_point().items()
+    }
+    value, gradient = density(point)
+    terms = model.compile_logp(mode="FAST_COMPILE", sum=False)(as_pymc)
+    assert value == pytest.approx(sum(np.sum(term) for term in terms), rel=1e-12)
+    steps = 1e-5 * np.eye(len(point))
+    slopes = [(density(point + s)[0] - density(point - s)[0]) / 2e-5 for s in steps]
+    np.testing.assert_allclose(gradient, slopes, rtol=1e-6, atol=1e-6)
+
+
+def test_a_density_without_a_value_is_not_an_error(folder: Path) -> None:
+    """A line search may try any point."""
+    density = log_density(compiled(build_model(swarm(0.05), LAW)))
+    value, gradient = density(np.full(density(np.zeros(41))[1].size, np.nan))
+    assert not np.isfinite(value)
+    assert gradient.shape == (41,)
