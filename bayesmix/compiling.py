@@ -33,6 +33,11 @@ _KEPT = 50  # files, of some 5 MB each
 _NOT_FINITE = (3, 4)  # nutpie's codes: the gradient, or the density, is not
 _DOUBLES = ctypes.POINTER(ctypes.c_double)
 
+# a hash of this package, as it is imported: its kernels are part of the machine code
+_SOURCES = hashlib.sha256(
+    b"".join(file.read_bytes() for file in sorted(Path(__file__).parent.rglob("*.py")))
+).hexdigest()
+
 # the last model compiled, and what nutpie made of it: refits of swarms of one shape, as in a
 # calibration study, share it
 _last: dict[str, tuple[pm.Model, Any]] = {}
@@ -145,16 +150,9 @@ def _key(model: pm.Model) -> str:
         pytensor.config.get_config_hash(),
         cpu_target.target_context.codegen().magic_tuple(),
         [version(name) for name in _LIBRARIES],
-        _sources(),
+        _SOURCES,
     )
     return hashlib.sha256(repr(made_from).encode()).hexdigest()
-
-
-def _sources() -> str:
-    """A hash of this package: its kernels are part of the machine code."""
-    folder = Path(__file__).parent
-    files = sorted(folder.rglob("*.py"))
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
 def _compile(key: str, model: pm.Model) -> Any:

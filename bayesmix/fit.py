@@ -15,14 +15,14 @@ from bayesmix.reference import reference
 from bayesmix.runs import Runs
 
 # NUTS turns back too early where some directions are much longer than most: trajectories are
-# doubled once more. Of many unknowns they have a least length, or a fixed one, and where `fade` is
-# sampled chains get stuck at an acceptance below 0.9 (docs/sampling.md)
+# doubled once more, and of many unknowns they have a fixed length (docs/sampling.md). Where `fade`
+# is sampled chains get stuck at an acceptance below 0.9
 _MANY = 400
 _SETTINGS = {  # by whether `fade` is sampled, and whether there are many unknowns
     (False, False): {"target_accept": 0.8, "extra_doublings": 1},
     (False, True): {"target_accept": 0.7, "mindepth": 9, "maxdepth": 9},
     (True, False): {"target_accept": 0.9, "extra_doublings": 1},
-    (True, True): {"target_accept": 0.9, "extra_doublings": 1, "mindepth": 7},
+    (True, True): {"target_accept": 0.9, "mindepth": 8, "maxdepth": 8},
 }
 _STATS = ("diverging", "n_steps", "tree_depth", "depth", "step_size", "logp", "lp")
 

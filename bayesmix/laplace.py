@@ -208,7 +208,7 @@ def laplace(
         raise ValueError(f"draws must be at least 1, got {draws}")
     runs = runs.checkpoints(checkpoints)
     priors = {**_NO_EFFECT_OF_RUNS, **(priors or {})}
-    model = build_model(runs, law, priors)
+    model = build_model(runs, law, priors, centre_tau=False)
     ref = reference(runs)
     used = replace_priors(default_priors(ref.n_params, ref.n_tokens), priors)
     by_nutpie = compiled(model)

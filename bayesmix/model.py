@@ -66,6 +66,8 @@ def build_model(
     law: str = "transfer",
     priors: Mapping[str, Prior] | None = None,
     groups: Mapping[str, str] | None = None,
+    *,
+    centre_tau: bool = True,
 ) -> pm.Model:
     """The model of a swarm under a variant of the law.
 
@@ -80,6 +82,10 @@ def build_model(
     groups : mapping, optional
         {domain: group}: tau is equal for all pairs of domains of the same two groups, so that its
         unknowns grow with groups, not domains. A domain that is not named is a group of its own.
+    centre_tau : bool
+        Whether tau is sampled as it is as far as data inform it (`centring`), and not all against
+        its mean: the same density, in which chains move more easily. A joint mode is not the same:
+        it shrinks the spread of what is centred.
 
     Returns
     -------
@@ -114,7 +120,8 @@ def build_model(
     with pm.Model(coords=coords) as model:
         data = Packed()
         usable = usable_cells(runs, variant)
-        parameters = _anchored_parameters(runs, data, ref, variant, prior, pair)
+        centred = centring(runs) if centre_tau else np.zeros(len(runs.domains))
+        parameters = _anchored_parameters(runs, data, ref, variant, prior, pair, centred)
         at = laws.points(
             runs.effective_weights().values, runs.n_params.values, runs.n_tokens.values
         )
@@ -215,7 +222,9 @@ def transfer_pairs(domains: Sequence[str], groups: Mapping[str, str]) -> np.ndar
     return np.unique(pairs, axis=0, return_inverse=True)[1].reshape(-1)
 
 
-def _anchored_parameters(runs, data: Packed, ref: Reference, variant, prior, pair: np.ndarray):
+def _anchored_parameters(
+    runs, data: Packed, ref: Reference, variant, prior, pair: np.ndarray, centred: np.ndarray
+):
     """The law's natural parameters from levels, elasticities and shares at the reference."""
     n_domains, n_targets = len(runs.domains), len(runs.targets)
     n_components = n_domains + n_targets
@@ -276,7 +285,7 @@ def _anchored_parameters(runs, data: Packed, ref: Reference, variant, prior, pai
     log_x = ops.reference_log_x(weights, b, log_capacity, log_n, log_H)
     log_c = pm.Deterministic("log_c", log_capacity + b * log_x, dims="domain")
 
-    tau = _transfer(n_domains, n_targets, data, prior, variant, pair)
+    tau = _transfer(n_domains, n_targets, data, prior, variant, pair, centred)
     a, log_A, fade = zeros + 1, zeros, pt.constant(1.0)
     if variant.transfer and np.ptp(np.log(runs.n_tokens.values)) > SAME_SCALE:
         fade = pm.Deterministic("fade", pm.math.sigmoid(prior["fade"].rv("fade_logit")))
@@ -296,26 +305,47 @@ def _anchored_parameters(runs, data: Packed, ref: Reference, variant, prior, pai
     }  # fmt: skip
 
 
-def _transfer(n_domains: int, n_targets: int, data: Packed, prior, variant, pair: np.ndarray):
+def _transfer(
+    n_domains: int, n_targets: int, data: Packed, prior, variant,
+    pair: np.ndarray, centred: np.ndarray,
+):  # fmt: skip
     """tau (C, K): ones on the diagonal, a simplex row per target; identity without transfer."""
     rows = pt.eye(n_domains)
     if variant.transfer:
         # anchored at close kin, which data inform; the many small pairs only bound the spread
         spread = prior["tau_spread"].rv("tau_spread")
         mean = prior["tau_kin"].rv("tau_kin") - spread
-        # non-centred: most pairs are hardly informed
-        n_unknown = len(np.unique(pair))
-        z = pm.Normal("tau_z", 0.0, 1.0, shape=n_unknown)
-        if n_unknown < pair.size:
-            z = z[data(pair)]
         i, j = np.nonzero(~np.eye(n_domains, dtype=bool))
-        rows = pt.set_subtensor(rows[i, j], pm.math.sigmoid(mean + spread * z))
+        size = np.bincount(pair)
+        centred = data(np.bincount(pair, centred[j]) / size)
+        z = pm.Normal("tau_z", centred * mean, spread**centred, shape=len(size))
+        logit = mean + spread ** (1 - centred) * (z - centred * mean)
+        if len(size) < pair.size:
+            logit = logit[data(pair)]
+        rows = pt.set_subtensor(rows[i, j], pm.math.sigmoid(logit))
     if n_targets:
         target_rows = pm.Dirichlet("tau_target", np.ones(n_domains), dims=("target", "source"))
         rows = pt.concatenate([rows, target_rows], axis=0)
     if variant.transfer or n_targets:
         pm.Deterministic("tau", rows, dims=("component", "source"))
     return rows
+
+
+def centring(runs: Runs) -> np.ndarray:
+    """How far the tau of each source (K,) are sampled as they are, and not against their mean.
+
+    From 0, all against the mean, where no run has the source, to 1; a half where what the runs
+    have of it makes one run of it alone (docs/sampling.md).
+
+    Examples
+    --------
+    >>> from bayesmix import load_dataset
+    >>> centring(load_dataset("tinyswarm")).round(2).tolist()
+    [0.91, 0.9, 0.91, 0.93, 0.87, 0.85]
+    """
+    one_a_run = np.unique(runs.run_ids.values, return_index=True)[1]
+    alone = (runs.effective_weights().values[one_a_run] ** 2).sum(axis=0)
+    return alone / (alone + 1)
 
 
 def _log_medians(runs: Runs) -> np.ndarray:

@@ -1,11 +1,11 @@
 """What many fits cost: `python -m benchmarks.many_fits [--n 4]`.
 
 Simulated swarms of one shape (4 domains, 40 runs at two sizes), each fitted by one chain of
-200 + 200 draws, in three ways: in this process with one compiled model, as `evaluate`, `compare`
-and the studies of calibration do; in this process, compiling for each (caches of compiled code as
-the first fit left them); and by joblib on a Dask cluster of two local processes, where each process
-compiles once. Seconds altogether, by the number of fits, and of the median fit; and how many times
-faster than to compile for each. Written to `benchmarks/many_fits.csv`.
+200 + 200 draws, in four ways: in this process with one compiled model, as `evaluate`, `compare`
+and the studies of calibration do; reading the compiled model from disk for each, as new processes
+do; compiling for each (caches of its parts as the first fit left them); and by joblib on a Dask
+cluster of two local processes. Seconds altogether, by the number of fits, and of the median fit;
+and how many times faster than to compile for each. Written to `benchmarks/many_fits.csv`.
 """
 
 import argparse
@@ -21,7 +21,8 @@ from dask.distributed import Client, LocalCluster
 
 import bayesmix as bm
 from bayesmix._files import atomic_path
-from bayesmix.compiling import _last
+from bayesmix.compiling import _key, _last, _path
+from bayesmix.model import build_model
 from bayesmix.simulate import simulate
 from benchmarks.speed import processor
 
@@ -29,12 +30,14 @@ OUT = Path(__file__).with_suffix(".csv")
 WORKERS = 2
 
 
-def seconds(seed: int, *, forget: bool = False) -> float:
-    """One fit of one swarm, drawn with the seed."""
+def seconds(seed: int, *, forget: str = "nothing") -> float:
+    """One fit of one swarm, drawn with the seed, after the process or the disk forgot the model."""
     warnings.simplefilter("ignore")
     runs = simulate(4, (1e8, 4e8), n_mixtures=20, seed=seed).runs
-    if forget:
+    if forget != "nothing":
         _last.clear()
+    if forget == "disk":
+        _path(_key(build_model(runs))).unlink(missing_ok=True)
     start = time.perf_counter()
     bm.fit(runs, draws=200, tune=200, chains=1, cores=1, seed=seed, progressbar=False)
     return time.perf_counter() - start
@@ -56,14 +59,15 @@ def on_dask(n: int) -> list[float]:
 
 
 def main() -> None:
-    """Fit in three ways, print and write."""
+    """Fit in each way, print and write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--n", type=int, default=4, help="swarms")
     n = parser.parse_args().n
     seconds(0)  # fills the caches of compiled code
     ways = {
-        "compiling each": lambda: [seconds(seed, forget=True) for seed in range(n)],
-        "one compiled model": lambda: [seconds(seed, forget=seed == 0) for seed in range(n)],
+        "compiling each": lambda: [seconds(seed, forget="disk") for seed in range(n)],
+        "reading each": lambda: [seconds(seed, forget="process") for seed in range(n)],
+        "one compiled model": lambda: [seconds(seed) for seed in range(n)],
         f"Dask, {WORKERS} processes": lambda: on_dask(n),
     }
     lines = []

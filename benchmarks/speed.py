@@ -18,7 +18,6 @@ from unittest import mock
 
 import jax
 import numpy as np
-import nutpie
 import pandas as pd
 from pymc.sampling.jax import get_jaxified_logp
 from rich.console import Console
@@ -28,6 +27,7 @@ import bayesmix.jax_ops  # noqa: F401  tells PyTensor how
 from bayesmix import allocation
 from bayesmix import law as laws
 from bayesmix._files import atomic_path
+from bayesmix.compiling import compiled, log_density
 from bayesmix.elementary import exp_each
 from bayesmix.fit import fit
 from bayesmix.model import build_model
@@ -115,7 +115,7 @@ def compile_seconds(path: str) -> float:
     """Time to build and compile the model of a swarm, in this process."""
     runs = read_runs(path)
     start = time.perf_counter()
-    nutpie.compile_pymc_model(build_model(runs, LAW))
+    compiled(build_model(runs, LAW))
     return time.perf_counter() - start
 
 
@@ -130,15 +130,13 @@ def start_seconds(path: str, backend: Literal["numba", "jax"]) -> float:
 def gradient_milliseconds(runs: Runs, backend: str, repeats: int = 1000) -> float:
     """Median time of the model's log density and gradient, through Python."""
     model = build_model(runs, LAW)
-    start = model.initial_point(0)
     if backend == "jax":
         function = jax.jit(jax.value_and_grad(get_jaxified_logp(model)))
+        start = model.initial_point(0)
         point = [start[v.name] for v in model.value_vars]
     else:
-        function = nutpie.compile_pymc_model(model).logp_func
-        point = np.concatenate(
-            [np.ravel(start[model.rvs_to_values[v].name]) for v in model.free_RVs]
-        )
+        by_nutpie = compiled(model)
+        function, point = log_density(by_nutpie), by_nutpie.initial_point_func(0)
     seconds = np.empty(repeats)
     for i in range(-1, repeats):  # the first call, which may compile, is overwritten by the last
         begin = time.perf_counter()

@@ -116,9 +116,9 @@ def test_the_key_tells_models_apart_and_not_their_data(monkeypatch: pytest.Monke
         build_model(runs, LAW, {"capacity_mean": Normal(0.0, 1.0)}),
     ]
     keys = {compiling._key(model) for model in others}
-    for name in ("_sources", "version"):  # of this package, and of the libraries
+    for name, other in {"_SOURCES": "edited", "version": lambda _: "another"}.items():
         with monkeypatch.context() as patch:
-            patch.setattr(compiling, name, lambda *_: "another")
+            patch.setattr(compiling, name, other)
             keys.add(compiling._key(build_model(runs, LAW)))
     assert len(keys - {key}) == 5
 

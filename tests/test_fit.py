@@ -219,16 +219,16 @@ def test_a_shared_compiled_model_takes_the_data_of_each_swarm(small: bm.Runs) ->
     np.testing.assert_allclose(levels[1] / levels[0], 1.3, rtol=0.02)
 
 
-def test_many_unknowns_take_trajectories_of_a_least_length(
+def test_many_unknowns_take_trajectories_of_one_length(
     small: bm.Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def steps() -> np.ndarray:
         fit = bm.fit(small, draws=20, tune=200, chains=1, progressbar=False)
         return fit.posterior["sample_stats"]["n_steps"].values
 
-    assert steps().min() < 127
+    assert len(np.unique(steps())) > 1
     monkeypatch.setattr(sys.modules["bayesmix.fit"], "_MANY", 0)
-    assert steps().min() >= 127
+    np.testing.assert_array_equal(steps(), 255)
 
 
 def test_swarms_of_one_shape_and_other_groups_share_a_model_and_not_their_tau() -> None:

@@ -372,4 +372,36 @@ def test_groups_that_are_refused() -> None:
     with pytest.raises(ValueError, match="groups: unknown domain 'cod'; valid names: "):
         models.build_model(_runs(), groups={"cod": "text"})
     with pytest.raises(ValueError, match="groups are of tau, which law 'regression' has not"):
-        models.build_model(_runs(), "regression", groups={DOMAINS[0]: "text"})
+        models.models.build_model(_runs(), "regression", groups={DOMAINS[0]: "text"})
+
+
+def test_tau_has_one_density_in_either_coordinate() -> None:
+    """The change of variables, by hand: z' = c m + s^c z for mean m, spread s and centring c."""
+    runs = bm.load_dataset("simulated").checkpoints("last")
+    groups = dict.fromkeys(runs.domains[:2], "one")
+    for by_group in (None, groups):
+        here, there = (
+            models.build_model(runs, groups=by_group, centre_tau=centre) for centre in (True, False)
+        )
+        point = there.initial_point()
+        rng = np.random.default_rng(0)
+        point["tau_z"] = rng.normal(size=point["tau_z"].shape)
+        point["tau_spread_log__"] = np.array(0.4)
+        spread = np.exp(0.4)
+        pair = models.transfer_pairs(runs.domains, by_group or {})
+        j = np.nonzero(~np.eye(len(runs.domains), dtype=bool))[1]
+        centred = np.array(
+            [models.centring(runs)[j][pair == p].mean() for p in range(pair.max() + 1)]
+        )
+        mean = point["tau_kin"] - spread
+        moved = point | {"tau_z": centred * mean + spread**centred * point["tau_z"]}
+        densities, tau = [], []
+        for model, at in ((here, moved), (there, point)):
+            terms = model.compile_logp(mode="FAST_COMPILE", sum=False)(at)
+            densities.append(sum(np.sum(term) for term in terms))
+            values = {v: at[v.name] for v in model.value_vars}
+            natural = model.replace_rvs_by_values([model["tau"]])[0]
+            tau.append(natural.eval(values, mode="FAST_COMPILE", on_unused_input="ignore"))
+        np.testing.assert_allclose(tau[0], tau[1], rtol=1e-12)
+        jacobian = (centred * np.log(spread)).sum()
+        assert densities[0] == pytest.approx(densities[1] - jacobian, abs=1e-9)
