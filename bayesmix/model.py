@@ -317,9 +317,12 @@ def _transfer(
         mean = prior["tau_kin"].rv("tau_kin") - spread
         i, j = np.nonzero(~np.eye(n_domains, dtype=bool))
         size = np.bincount(pair)
-        centred = data(np.bincount(pair, centred[j]) / size)
-        z = pm.Normal("tau_z", centred * mean, spread**centred, shape=len(size))
-        logit = mean + spread ** (1 - centred) * (z - centred * mean)
+        # powers of each of the few exponents, not of each pair
+        few, which = np.unique(np.bincount(pair, centred[j]) / size, return_inverse=True)
+        few, which = data(few), data(which)
+        middle, scale = (few * mean)[which], (spread**few)[which]
+        z = pm.Normal("tau_z", middle, scale, shape=len(size))
+        logit = mean + spread * (z - middle) / scale
         if len(size) < pair.size:
             logit = logit[data(pair)]
         rows = pt.set_subtensor(rows[i, j], pm.math.sigmoid(logit))
