@@ -186,9 +186,9 @@ def ranks() -> str:
     )
 
 
-def choices() -> str:
+def choices(path: Path = CHOICES) -> str:
     """What each choice costs in 1e-5 nats beyond the risk measure whose yardstick it is."""
-    lines = pd.read_csv(CHOICES)
+    lines = pd.read_csv(path)
     best = {"loss": "mean", "cvar_score": "cvar", "regret_score": "regret"}
     gaps = {
         yardstick: paired(lines, name).query("yardstick == @yardstick").set_index("less that of")
@@ -201,10 +201,16 @@ def choices() -> str:
             if choice == best[yardstick]
             else f"{-1e5 * gap.loc[choice, 'mean']:.1f} ± "
             f"{1e5 * gap.loc[choice, 'standard_error']:.1f}"
+            + (f" ({-1e5 * b:.1f})" if np.isfinite(b := gap.loc[choice, "believed"]) else "")
             for yardstick, gap in gaps.items()
         ]
         rows.append([f"`{choice}`", *cells])
     return f"{lines['swarm'].nunique()} swarms.\n\n{markdown(rows)}"
+
+
+def choices_few() -> str:
+    """The same of swarms of few runs."""
+    return choices(CHOICES.with_name("decisions_few.csv"))
 
 
 def chances() -> str:
@@ -268,7 +274,13 @@ TABLES = {
         "recovery": recovery,
         "ranks": ranks,
     },
-    DECISIONS: {"choices": choices, "chances": chances, "pools": pools, "purchases": purchases},
+    DECISIONS: {
+        "choices": choices,
+        "choices_few": choices_few,
+        "chances": chances,
+        "pools": pools,
+        "purchases": purchases,
+    },
 }
 
 
