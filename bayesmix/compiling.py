@@ -12,6 +12,7 @@ import gc
 import hashlib
 import math
 import pickle
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -28,7 +29,7 @@ from pymc.initial_point import make_initial_point_fn
 from bayesmix._files import atomic_path
 from bayesmix.model import structure
 
-_LIBRARIES = ("llvmlite", "numba", "numpy", "nutpie", "pymc", "pytensor", "scipy")
+_LIBRARIES = ("llvmlite", "numba", "numpy", "nutpie", "pandas", "pymc", "pytensor", "scipy")
 _KEPT = 50  # files, of some 5 MB each
 _NOT_FINITE = (3, 4)  # nutpie's codes: the gradient, or the density, is not
 _DOUBLES = ctypes.POINTER(ctypes.c_double)
@@ -41,6 +42,7 @@ _SOURCES = hashlib.sha256(
 # the last model compiled, and what nutpie made of it: refits of swarms of one shape, as in a
 # calibration study, share it
 _last: dict[str, tuple[pm.Model, Any]] = {}
+_lock = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,8 @@ class _Code:
     """A function that was read from disk, in place of Numba's."""
 
     address: int
-    library: Any  # holds the memory
+    library: Any  # hold what the code points to
+    environments: list[Any]
 
 
 @dataclass(frozen=True)
@@ -61,10 +64,11 @@ class _Named:
 def compiled(model: pm.Model) -> Any:
     """The model compiled for nutpie, or one compiled before with this model's data put in."""
     key = _key(model)
-    if key not in _last:
-        _last.clear()
-        _last[key] = model, _read(key, model) or _compile(key, model)
-    first, shared_model = _last[key]
+    with _lock:
+        if key not in _last:
+            _last.clear()
+            _last[key] = model, _read(key, model) or _compile(key, model)
+        first, shared_model = _last[key]
     values = {data.name: data.get_value() for data in model.data_vars}
     # starts are computed from the first model's own data: without this, draws would depend on
     # what was fitted before
@@ -93,6 +97,7 @@ def log_density(by_nutpie: Any) -> Callable[[np.ndarray], tuple[float, np.ndarra
     of = function(by_nutpie.compiled_logp_func.address)
 
     def density(point: np.ndarray) -> tuple[float, np.ndarray]:
+        _check(np.shape(point), by_nutpie)
         value, gradient = np.empty(1), np.empty(by_nutpie.n_dim)
         arrays = [_pointer(x) for x in (np.ascontiguousarray(point, float), gradient, value)]
         code = of(by_nutpie.n_dim, *arrays, by_nutpie.user_data.ctypes.data)
@@ -109,6 +114,7 @@ def at_points(by_nutpie: Any, points: np.ndarray) -> dict[str, np.ndarray]:
         ctypes.c_int64, *2 * (ctypes.c_uint64,), *2 * (_DOUBLES,), ctypes.c_void_p
     )
     expand = function(by_nutpie.compiled_expand_func.address)
+    _check(np.shape(points)[1:], by_nutpie)
     values = np.empty((len(points), by_nutpie.n_expanded))
     for point, row in zip(np.ascontiguousarray(points, float), values, strict=True):
         code = expand(
@@ -118,7 +124,7 @@ def at_points(by_nutpie: Any, points: np.ndarray) -> dict[str, np.ndarray]:
         if code != 0:
             raise RuntimeError(f"the model's variables cannot be evaluated: code {code}")
     return {
-        name: values[:, where].reshape(-1, *shape)
+        name: values[:, where].reshape(len(points), *shape)
         for name, where, shape in zip(*by_nutpie.shape_info, strict=True)
     }
 
@@ -135,6 +141,12 @@ def compiled_jax(model: pm.Model) -> Any:
     return nutpie.compile_pymc_model(model, backend="jax", gradient_backend="jax")
 
 
+def _check(shape: tuple[int, ...], by_nutpie: Any) -> None:
+    """Machine code would read beyond a point that is too short."""
+    if shape != (by_nutpie.n_dim,):
+        raise ValueError(f"the model has {by_nutpie.n_dim} unknowns, the point {shape}")
+
+
 def _pointer(array: np.ndarray) -> Any:
     return array.ctypes.data_as(_DOUBLES)
 
@@ -148,6 +160,8 @@ def _key(model: pm.Model) -> str:
         structure(model),
         pytensor.dprint(graph, file="str", print_type=True),
         pytensor.config.get_config_hash(),
+        pytensor.config.numba__fastmath,
+        sys.version,
         cpu_target.target_context.codegen().magic_tuple(),
         [version(name) for name in _LIBRARIES],
         _SOURCES,
@@ -161,8 +175,9 @@ def _compile(key: str, model: pm.Model) -> Any:
 
     with _no_collection():
         made = nutpie.compile_pymc_model(model)
-    # a folder that cannot be written costs the next process its time, no more
-    with suppress(OSError):
+    # rests on parts of Numba and nutpie that are not public, and on a folder that can be written:
+    # without them the next process takes its time, no more
+    with suppress(Exception):
         _keep(key, made)
     return made
 
@@ -172,7 +187,7 @@ def _keep(key: str, made: Any) -> None:
     functions = made.compiled_logp_func, made.compiled_expand_func
     if any(function._library.has_dynamic_globals for function in functions):
         return  # addresses of this process are in the code
-    # without what this process alone has
+    # without what this process or this swarm alone has
     bare = replace(
         made,
         compiled_logp_func=None,
@@ -180,6 +195,7 @@ def _keep(key: str, made: Any) -> None:
         initial_point_func=None,
         logp_func=None,
         expand_func=None,
+        shared_data={key: value[:0] for key, value in made.shared_data.items()},
         shared_var_keys={_Named(v.name): k for v, k in made.shared_var_keys.items()},
     )
     content = pickle.dumps((bare, [_serialized(function) for function in functions]))
@@ -187,7 +203,7 @@ def _keep(key: str, made: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary:
         temporary.write_bytes(hashlib.sha256(content).digest() + content)
-    files = sorted(path.parent.glob("*"), key=lambda file: file.stat().st_mtime)
+    files = sorted(path.parent.glob("*.pickle"), key=lambda file: file.stat().st_mtime)
     for old in files[:-_KEPT]:
         old.unlink(missing_ok=True)
 
@@ -201,14 +217,17 @@ def _read(key: str, model: pm.Model) -> Any | None:
     digest, content = written[:32], written[32:]
     if hashlib.sha256(content).digest() != digest:
         return None
-    bare, functions = pickle.loads(content)
-    logp, expand = (_code(*function) for function in functions)
-    return replace(
-        bare,
-        compiled_logp_func=logp,
-        compiled_expand_func=expand,
-        initial_point_func=_starts(model),
-    )
+    try:
+        bare, functions = pickle.loads(content)
+        logp, expand = (_code(*function) for function in functions)
+        return replace(
+            bare,
+            compiled_logp_func=logp,
+            compiled_expand_func=expand,
+            initial_point_func=_starts(model),
+        )
+    except Exception:  # as in `_compile`
+        return None
 
 
 def _path(key: str) -> Path:
@@ -235,7 +254,7 @@ def _code(code: Any, symbol: str, environments: list[Any]) -> _Code:
     library = context.codegen().unserialize_library(code)
     for environment in environments:
         library.codegen.set_env(environment.env_name, environment)
-    return _Code(library.get_pointer_to_function(symbol), library)
+    return _Code(library.get_pointer_to_function(symbol), library, environments)
 
 
 def _starts(model: pm.Model) -> Callable[[int | None], np.ndarray]:

@@ -120,7 +120,7 @@ def build_model(
     with pm.Model(coords=coords) as model:
         data = Packed()
         usable = usable_cells(runs, variant)
-        centred = centring(runs) if centre_tau else np.zeros(len(runs.domains))
+        centred = centring(runs, groups or {}) if centre_tau else np.zeros(len(runs.domains))
         parameters = _anchored_parameters(runs, data, ref, variant, prior, pair, centred)
         at = laws.points(
             runs.effective_weights().values, runs.n_params.values, runs.n_tokens.values
@@ -214,12 +214,17 @@ def transfer_pairs(domains: Sequence[str], groups: Mapping[str, str]) -> np.ndar
             f"groups: unknown domain {', '.join(map(repr, unknown))}; valid names: "
             f"{', '.join(domains)}"
         )
-    # a pair sets a name that was given apart from that of a lone domain
-    names = [(name in groups, groups.get(name, name)) for name in domains]
-    code = np.array([names.index(name) for name in names])
+    code = _group_codes(domains, groups)
     i, j = np.nonzero(~np.eye(len(domains), dtype=bool))
     pairs = np.column_stack([code[i], code[j]])
     return np.unique(pairs, axis=0, return_inverse=True)[1].reshape(-1)
+
+
+def _group_codes(domains: Sequence[str], groups: Mapping[str, str]) -> np.ndarray:
+    """Of each domain's group, the place of its first domain."""
+    # a pair sets a name that was given apart from that of a lone domain
+    names = [(name in groups, groups.get(name, name)) for name in domains]
+    return np.array([names.index(name) for name in names])
 
 
 def _anchored_parameters(
@@ -316,14 +321,13 @@ def _transfer(
         spread = prior["tau_spread"].rv("tau_spread")
         mean = prior["tau_kin"].rv("tau_kin") - spread
         i, j = np.nonzero(~np.eye(n_domains, dtype=bool))
-        size = np.bincount(pair)
-        # powers of each of the few exponents, not of each pair
-        few, which = np.unique(np.bincount(pair, centred[j]) / size, return_inverse=True)
-        few, which = data(few), data(which)
-        middle, scale = (few * mean)[which], (spread**few)[which]
-        z = pm.Normal("tau_z", middle, scale, shape=len(size))
+        first = np.unique(pair, return_index=True)[1]
+        # powers of each source's exponent, not of each pair's
+        exponents, source = data(centred), data(j[first])
+        middle, scale = (exponents * mean)[source], (spread**exponents)[source]
+        z = pm.Normal("tau_z", middle, scale, shape=len(first))
         logit = mean + spread * (z - middle) / scale
-        if len(size) < pair.size:
+        if len(first) < pair.size:
             logit = logit[data(pair)]
         rows = pt.set_subtensor(rows[i, j], pm.math.sigmoid(logit))
     if n_targets:
@@ -334,20 +338,22 @@ def _transfer(
     return rows
 
 
-def centring(runs: Runs) -> np.ndarray:
+def centring(runs: Runs, groups: Mapping[str, str]) -> np.ndarray:
     """How far the tau of each source (K,) are sampled as they are, and not against their mean.
 
-    From 0, all against the mean, where no run has the source, to 1; a half where what the runs
-    have of it makes one run of it alone (docs/sampling.md).
+    From 0, all against the mean, where no run has the source or another of its group, to 1; a half
+    where what the runs have of it makes one run of it alone (docs/sampling.md).
 
     Examples
     --------
     >>> from bayesmix import load_dataset
-    >>> centring(load_dataset("tinyswarm")).round(2).tolist()
+    >>> centring(load_dataset("tinyswarm"), {}).round(2).tolist()
     [0.91, 0.9, 0.91, 0.93, 0.87, 0.85]
     """
     one_a_run = np.unique(runs.run_ids.values, return_index=True)[1]
-    alone = (runs.effective_weights().values[one_a_run] ** 2).sum(axis=0)
+    code = _group_codes(runs.domains, groups)
+    weights = runs.effective_weights().values[one_a_run] @ (code[:, None] == code)
+    alone = (weights**2).sum(axis=0)
     return alone / (alone + 1)
 
 

@@ -1,5 +1,6 @@
 """Machine code of a whole model: kept on disk, read by another process, and never another's."""
 
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -29,7 +30,7 @@ def refuse(model):
     raise AssertionError("compiled again")
 
 nutpie.compile_pymc_model = refuse
-compiling._path = lambda key: Path(sys.argv[2]) / key
+compiling._path = lambda key: Path(sys.argv[2]) / f"{key}.pickle"
 print(drawn(swarm(float(sys.argv[3]))).tobytes().hex())
 """
 
@@ -57,7 +58,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory):
     """Where this module's machine code is, with that of the swarm's model."""
     folder = tmp_path_factory.mktemp("code") / "bayesmix"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compiling, "_path", lambda key: folder / key)
+        patch.setattr(compiling, "_path", lambda key: folder / f"{key}.pickle")
         compiling._last.clear()
         compiled(build_model(swarm(0.05), LAW))
         yield folder
@@ -93,16 +94,16 @@ def test_a_damaged_file_is_no_code(folder: Path, damage: str, tmp_path: Path, mo
     """Code that is not whole would crash the process, where it runs at all."""
     model = build_model(swarm(0.05), LAW)
     key = compiling._key(model)
-    content = (folder / key).read_bytes()
+    content = compiling._path(key).read_bytes()
     middle = len(content) // 2
-    monkeypatch.setattr(compiling, "_path", lambda key: tmp_path / key)
+    monkeypatch.setattr(compiling, "_path", lambda key: tmp_path / f"{key}.pickle")
     if damage == "cut":
-        (tmp_path / key).write_bytes(content[:middle])
+        compiling._path(key).write_bytes(content[:middle])
     elif damage == "changed":
         changed = bytes([content[middle] ^ 1])
-        (tmp_path / key).write_bytes(content[:middle] + changed + content[middle + 1 :])
+        compiling._path(key).write_bytes(content[:middle] + changed + content[middle + 1 :])
     assert compiling._read(key, model) is None
-    (tmp_path / key).write_bytes(content)
+    compiling._path(key).write_bytes(content)
     assert compiling._read(key, model) is not None
 
 
@@ -127,10 +128,11 @@ def test_the_oldest_files_go(folder: Path, tmp_path: Path, monkeypatch) -> None:
     model = build_model(swarm(0.05), LAW)
     made = compiled(model)
     monkeypatch.setattr(compiling, "_KEPT", 2)
-    monkeypatch.setattr(compiling, "_path", lambda key: tmp_path / key)
+    monkeypatch.setattr(compiling, "_path", lambda key: tmp_path / f"{key}.pickle")
+    (tmp_path / ".killed.pickle.x").mkdir()  # as a process leaves it that is killed while it writes
     for key in ("first", "second", "third"):
         compiling._keep(key, made)
-    assert {file.name for file in tmp_path.iterdir()} == {"second", "third"}
+    assert {file.stem for file in tmp_path.iterdir() if file.is_file()} == {"second", "third"}
 
 
 def test_the_log_density_is_the_models_own(folder: Path) -> None:
@@ -155,6 +157,26 @@ def test_the_log_density_is_the_models_own(folder: Path) -> None:
 def test_a_density_without_a_value_is_not_an_error(folder: Path) -> None:
     """A line search may try any point."""
     density = log_density(compiled(build_model(swarm(0.05), LAW)))
-    value, gradient = density(np.full(density(np.zeros(41))[1].size, np.nan))
+    value, gradient = density(np.full(41, np.nan))
     assert not np.isfinite(value)
     assert gradient.shape == (41,)
+    with pytest.raises(ValueError, match=r"the model has 41 unknowns, the point \(3,\)"):
+        density(np.zeros(3))
+
+
+def test_what_cannot_be_kept_or_read_is_compiled(folder: Path, monkeypatch) -> None:
+    """The file rests on parts of Numba and nutpie that another version may not have."""
+    model = build_model(swarm(0.05), LAW)
+    key, made = compiling._key(model), compiled(model)
+    monkeypatch.setattr(compiling, "_serialized", None)
+    monkeypatch.setattr(nutpie, "compile_pymc_model", lambda _: made)
+    assert compiling._compile("another", model) is made
+    monkeypatch.setattr(compiling, "_code", None)
+    assert compiling._read(key, model) is None
+
+
+def test_a_file_holds_nothing_of_a_swarms_data(folder: Path) -> None:
+    model = build_model(swarm(0.05), LAW)
+    bare, _ = pickle.loads(compiling._path(compiling._key(model)).read_bytes()[32:])
+    assert bare.shared_data.keys() == set(bare.shared_var_keys.values())
+    assert all(value.size == 0 for value in bare.shared_data.values())

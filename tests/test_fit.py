@@ -224,7 +224,8 @@ def test_many_unknowns_take_trajectories_of_one_length(
 ) -> None:
     def steps() -> np.ndarray:
         fit = bm.fit(small, draws=20, tune=200, chains=1, progressbar=False)
-        return fit.posterior["sample_stats"]["n_steps"].values
+        stats = fit.posterior["sample_stats"]
+        return stats["n_steps"].values[~stats["diverging"].values]  # which end early
 
     assert len(np.unique(steps())) > 1
     monkeypatch.setattr(sys.modules["bayesmix.fit"], "_MANY", 0)

@@ -372,7 +372,7 @@ def test_groups_that_are_refused() -> None:
     with pytest.raises(ValueError, match="groups: unknown domain 'cod'; valid names: "):
         models.build_model(_runs(), groups={"cod": "text"})
     with pytest.raises(ValueError, match="groups are of tau, which law 'regression' has not"):
-        models.models.build_model(_runs(), "regression", groups={DOMAINS[0]: "text"})
+        models.build_model(_runs(), "regression", groups={DOMAINS[0]: "text"})
 
 
 def test_tau_has_one_density_in_either_coordinate() -> None:
@@ -390,9 +390,8 @@ def test_tau_has_one_density_in_either_coordinate() -> None:
         spread = np.exp(0.4)
         pair = models.transfer_pairs(runs.domains, by_group or {})
         j = np.nonzero(~np.eye(len(runs.domains), dtype=bool))[1]
-        centred = np.array(
-            [models.centring(runs)[j][pair == p].mean() for p in range(pair.max() + 1)]
-        )
+        first = np.unique(pair, return_index=True)[1]
+        centred = models.centring(runs, by_group or {})[j[first]]
         mean = point["tau_kin"] - spread
         moved = point | {"tau_z": centred * mean + spread**centred * point["tau_z"]}
         densities, tau = [], []
@@ -405,3 +404,15 @@ def test_tau_has_one_density_in_either_coordinate() -> None:
         np.testing.assert_allclose(tau[0], tau[1], rtol=1e-12)
         jacobian = (centred * np.log(spread)).sum()
         assert densities[0] == pytest.approx(densities[1] - jacobian, abs=1e-9)
+
+
+def test_how_far_tau_is_sampled_as_it_is_makes_no_shape() -> None:
+    """Swarms of one shape share compiled code, whatever weights they have."""
+    equal, odd = _runs(), _runs().frame
+    odd.loc[0, [f"weight_{d}" for d in DOMAINS]] = np.arange(1, len(DOMAINS) + 1) / sum(
+        range(1, len(DOMAINS) + 1)
+    )
+    made = [models.structure(models.build_model(r)) for r in (equal, bm.runs_from_frame(odd))]
+    assert made[0] == made[1]
+    grouped = models.centring(equal, dict.fromkeys(DOMAINS, "all"))
+    np.testing.assert_allclose(grouped, len(equal) / (len(equal) + 1))

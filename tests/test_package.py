@@ -6,6 +6,7 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
+import cloudpickle
 import pytest
 
 import bayesmix as bm
@@ -46,3 +47,9 @@ def test_importing_the_package_imports_nothing_heavy():
     code = f"import sys, bayesmix; print([x for x in {HEAVY} if x in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_function_that_names_the_package_can_be_sent_to_another_process() -> None:
+    """As joblib sends those of a script or notebook, with the modules that they name."""
+    sent = cloudpickle.loads(cloudpickle.dumps(lambda: bm))
+    assert sent() is bm
