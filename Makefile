@@ -76,4 +76,7 @@ notebooks: setup
 
 clean:
 	rm -rf build dist demo-out .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	@# the machine code of models, into which kernels are linked
+	@if [ -x $(PY) ]; then $(PY) -c "import pytensor, shutil; \
+		shutil.rmtree(f'{pytensor.config.compiledir}/bayesmix', ignore_errors=True)"; fi
 	find . -name .venv -prune -o -name __pycache__ -type d -exec rm -rf {} +
