@@ -95,8 +95,11 @@ def made(runs):
 
 
 def test_it_is_near_what_nuts_finds(runs, made):
-    """Measured: medians apart by at most 0.05 widths, widths 0.85 to 1.08 of those sampled."""
-    sampled = bm.fit(runs, draws=200, tune=200, chains=2, seed=1, progressbar=False)
+    """Measured: medians apart by at most 0.1 widths, widths 0.91 to 1.07 of those sampled.
+
+    By shorter chains, of 200 draws, a width was once 0.78 of what it is.
+    """
+    sampled = bm.fit(runs, draws=800, tune=800, chains=2, seed=1, progressbar=False)
     equal = {domain: 1 / len(runs.domains) for domain in runs.domains}
     for size in ({"n_params": 1.5e8, "n_tokens": 3e9}, {"n_params": 2e9, "n_tokens": 4e10}):
         for kind in ("expected", "loss"):
