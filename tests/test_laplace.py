@@ -95,9 +95,9 @@ def made(runs):
 
 
 def test_it_is_near_what_nuts_finds(runs, made):
-    """Measured: medians apart by at most 0.1 widths, widths 0.91 to 1.07 of those sampled.
+    """Measured: medians apart by at most 0.1 widths, widths 0.9 to 1.1 of those sampled.
 
-    By shorter chains, of 200 draws, a width was once 0.78 of what it is.
+    By chains of 200 draws, a width was once 0.78 of what it is.
     """
     sampled = bm.fit(runs, draws=800, tune=800, chains=2, seed=1, progressbar=False)
     equal = {domain: 1 / len(runs.domains) for domain in runs.domains}
