@@ -152,7 +152,7 @@ def test_the_oldest_files_go(folder: Path, tmp_path: Path, monkeypatch) -> None:
 
 
 def test_the_log_density_is_the_models_own(folder: Path) -> None:
-    """Against PyMC's graph evaluated by Python, and the gradient against differences."""
+    """Against PyMC's terms by another compiler, and the gradient against differences."""
     model = small(0.05)
     by_nutpie = compiled(model)
     density = log_density(by_nutpie)
