@@ -1,10 +1,11 @@
-"""A model compiled for nutpie: once in a process for swarms of one shape, once on a machine.
+"""A model compiled for nutpie: once on a machine for all swarms whose model has one graph.
 
+The machine code knows neither the swarm nor its sizes, which it reads from vectors (`packed.py`).
 PyTensor and Numba keep the parts of a compiled model on disk, but to rewrite its graph and link
-the parts again takes some 14 s. So the machine code of the whole is kept too, in
-``pytensor.config.compiledir``, under a key of all that it was made from: the model's graph and
-shapes, this package's sources, the versions of the libraries, and the processor. As with Numba's
-own cache, who can write there can run code.
+the parts again takes some 10 s. So the machine code of the whole is kept too, in
+``pytensor.config.compiledir``, under a key of all that it was made from: the model's graph, this
+package's sources, the versions of the libraries, and the processor. As with Numba's own cache, who
+can write there can run code.
 """
 
 import ctypes
@@ -14,20 +15,27 @@ import math
 import pickle
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pymc as pm
 import pytensor
+import pytensor.tensor as pt
 from pymc.initial_point import make_initial_point_fn
+from pytensor.graph import clone_replace, rewrite_graph
+from pytensor.graph.basic import Constant
+from pytensor.graph.traversal import ancestors
+from pytensor.tensor.variable import TensorVariable
 
 from bayesmix._files import atomic_path
-from bayesmix.model import structure
+from bayesmix.packed import ViewAt, layout_of, pack
 
 _LIBRARIES = ("llvmlite", "numba", "numpy", "nutpie", "pandas", "pymc", "pytensor", "scipy")
 _KEPT = 50  # files, of some 5 MB each
@@ -39,9 +47,8 @@ _SOURCES = hashlib.sha256(
     b"".join(file.read_bytes() for file in sorted(Path(__file__).parent.rglob("*.py")))
 ).hexdigest()
 
-# the last model compiled, and what nutpie made of it: refits of swarms of one shape, as in a
-# calibration study, share it
-_last: dict[str, tuple[pm.Model, Any]] = {}
+# the last graph compiled: refits of a swarm, as in a calibration study, share it
+_last: dict[str, "_Functions"] = {}
 _lock = threading.Lock()
 
 
@@ -55,31 +62,23 @@ class _Code:
 
 
 @dataclass(frozen=True)
-class _Named:
-    """In place of a shared variable, of which nutpie needs no more than the name."""
+class _Functions:
+    """What nutpie calls: the log density with its gradient, and all variables at a point."""
 
-    name: str
+    logp: Any
+    expand: Any
 
 
 def compiled(model: pm.Model) -> Any:
-    """The model compiled for nutpie, or one compiled before with this model's data put in."""
-    key = _key(model)
+    """The model compiled for nutpie, by code from memory, from disk or made now."""
+    key = code_key(model)
     with _lock:
         if key not in _last:
+            functions = _read(key) or _compile(key, model)
             _last.clear()
-            _last[key] = model, _read(key, model) or _compile(key, model)
-        first, shared_model = _last[key]
-    values = {data.name: data.get_value() for data in model.data_vars}
-    # starts are computed from the first model's own data: without this, draws would depend on
-    # what was fitted before
-    for name, value in values.items():
-        first[name].set_value(value)
-    # a law without some terms does not use all
-    used = {variable.name for variable in shared_model.shared_var_keys}
-    values = {name: value for name, value in values.items() if name in used}
-    if not used or values.keys() != used:  # what is sampled would be the swarm before
-        raise RuntimeError("nutpie does not name the data as the model does: another version?")
-    return shared_model.with_data(**values)
+            _last[key] = functions
+        functions = _last[key]
+    return _with_data(model, functions)
 
 
 def unconstrained(by_nutpie: Any) -> list[str]:
@@ -151,14 +150,89 @@ def _pointer(array: np.ndarray) -> Any:
     return array.ctypes.data_as(_DOUBLES)
 
 
-def _key(model: pm.Model) -> str:
-    """A hash of all that machine code is made from."""
+def _numbers_first(variables: Iterable[TensorVariable]) -> list[TensorVariable]:
+    """So that their places in a vector do not depend on the shapes of others."""
+    return sorted(variables, key=lambda variable: variable.ndim > 0)
+
+
+def _unknowns(model: pm.Model) -> list[TensorVariable]:
+    """What is sampled, as the sampler sees it."""
+    return _numbers_first(model.rvs_to_values[variable] for variable in model.free_RVs)
+
+
+def _derived(model: pm.Model) -> list[TensorVariable]:
+    """All else that a draw has."""
+    sampled = set(_unknowns(model))
+    return _numbers_first(v for v in model.unobserved_value_vars if v not in sampled)
+
+
+def _data(model: pm.Model) -> tuple[list[TensorVariable], list[TensorVariable]]:
+    """Floats and integers that the model reads."""
+    floats = [variable for variable in model.data_vars if variable.dtype == "float64"]
+    integers = [variable for variable in model.data_vars if variable.dtype == "int64"]
+    return _numbers_first(floats), _numbers_first(integers)
+
+
+def _with_data(model: pm.Model, functions: _Functions) -> Any:
+    """Functions with what they read of a model: nutpie's own form of a compiled model."""
+    from nutpie.compile_pymc import CompiledPyMCModel
+
+    starts = make_initial_point_fn(
+        model=model, jitter_rvs=set(model.free_RVs), return_transformed=True
+    )
+    start, names = starts(0), [variable.name for variable in _unknowns(model)]
+    lock = threading.Lock()  # chains ask from threads
+
+    def flat_starts(seed: int | None = None) -> np.ndarray:
+        with lock:
+            point = starts(seed)
+        return np.concatenate([np.ravel(point[name]) for name in names]).astype(float)
+
+    shapes = {name: np.shape(start[name]) for name in names}
+    dims = dict(model.named_vars_to_dims)
+    for name in (variable.name for variable in _derived(model)):
+        shapes[name] = tuple(len(model.coords[dim]) for dim in dims.get(name, ()))
+    ends = np.cumsum([0, *(math.prod(shape) for shape in shapes.values())]).tolist()
+
+    floats, integers = ([v.get_value() for v in variables] for variables in _data(model))
+    groups = [shapes[name] for name in names], map(np.shape, floats), map(np.shape, integers)
+    vectors = {
+        "floats": _flat(floats, np.float64),
+        "integers": _flat(integers, np.int64),
+        "layout": np.concatenate([layout_of(group) for group in groups]),
+    }
+    return CompiledPyMCModel(
+        dims=dims,
+        _coords={name: pd.Index(values) for name, values in model.coords.items()},
+        _shapes=shapes,
+        _n_dim=ends[len(names)],
+        n_expanded=ends[-1],
+        shape_info=(list(shapes), [slice(*both) for both in pairwise(ends)], list(shapes.values())),
+        compiled_logp_func=functions.logp,
+        compiled_expand_func=functions.expand,
+        initial_point_func=flat_starts,
+        shared_data=vectors,  # hold what the addresses point to
+        shared_var_keys={},
+        user_data=np.array([(v.ctypes.data, v.size) for v in vectors.values()], np.int64),
+        logp_func=None,
+        expand_func=None,
+        reparameterized_names=[],
+    )
+
+
+def _flat(arrays: list[np.ndarray], dtype: type) -> np.ndarray:
+    return np.concatenate([np.empty(0, dtype), *(array.ravel() for array in arrays)])
+
+
+def code_key(model: pm.Model) -> str:
+    """A hash of all that machine code is made from: equal for models that differ in data alone."""
     from numba.core.registry import cpu_target
 
     graph = model.basic_RVs + model.potentials + model.deterministics
     made_from = (
-        structure(model),
         pytensor.dprint(graph, file="str", print_type=True),
+        [_content(c.data) for c in ancestors(graph) if isinstance(c, Constant)],
+        [variable.name for variable in _unknowns(model)],  # which have the transform in it
         pytensor.config.get_config_hash(),
         pytensor.config.numba__fastmath,
         sys.version,
@@ -169,36 +243,111 @@ def _key(model: pm.Model) -> str:
     return hashlib.sha256(repr(made_from).encode()).hexdigest()
 
 
-def _compile(key: str, model: pm.Model) -> Any:
-    """By nutpie, and kept for other processes where that is possible."""
-    import nutpie
+def _content(constant: Any) -> bytes | str:
+    array = np.asarray(constant)
+    return repr(constant) if array.dtype.hasobject else array.tobytes()
 
+
+def _compile(key: str, model: pm.Model) -> _Functions:
+    """Compile, and keep it for other processes where that is possible."""
     with _no_collection():
-        made = nutpie.compile_pymc_model(model)
-    # rests on parts of Numba and nutpie that are not public, and on a folder that can be written:
-    # without them the next process takes its time, no more
+        functions = _c_functions(*_graphs(model))
+    # rests on parts of Numba that are not public, and on a folder that can be written: without
+    # them the next process takes its time, no more
     with suppress(Exception):
-        _keep(key, made)
-    return made
+        _keep(key, functions)
+    return functions
 
 
-def _keep(key: str, made: Any) -> None:
+def _graphs(model: pm.Model) -> tuple[Any, Any]:
+    """The log density with its gradient, and all variables, as functions of vectors."""
+    point, floats, integers, layout = vectors = [
+        pt.dvector("point"), pt.dvector("floats"), pt.lvector("integers"), pt.lvector("layout")
+    ]  # fmt: skip
+    unknowns, data = _unknowns(model), _data(model)
+    values, entry = {}, 0
+    for vector, variables in zip((point, floats, integers), (unknowns, *data), strict=True):
+        for place, variable in enumerate(variables):
+            if variable.ndim == 0:
+                values[variable] = vector[place]
+            else:
+                view = ViewAt(variable.ndim)(vector, layout, entry)
+                values[variable] = pt.specify_shape(view, variable.type.shape)
+            entry += 1 + variable.ndim
+
+    density = rewrite_graph(model.logp(), include=["canonicalize", "stabilize"])
+    density = [density, pack(pt.grad(density, unknowns))]
+    everything = [pack([*unknowns, *_derived(model)])]
+    with model:
+        functions = [
+            pm.compile(
+                vectors, clone_replace(outputs, values), mode="NUMBA", on_unused_input="ignore"
+            )
+            for outputs in (density, everything)
+        ]
+    return tuple(_inlined(function.vm.jit_fn) for function in functions)
+
+
+def _inlined(jit_fn: Any) -> Any:
+    """A function of PyTensor's without the one around it, to go into the C function.
+
+    What holds all nodes would go through LLVM once a layer: a third of all compilation.
+    """
+    import numba
+
+    inner = jit_fn.py_func.__globals__.get("jitable_func", jit_fn)
+    return numba.njit(inner.py_func, inline="always")
+
+
+def _c_functions(density: Any, everything: Any) -> _Functions:
+    """As nutpie calls them, by pointers: `user_data` holds the addresses and lengths of vectors."""
+    import numba
+    from numba import types
+    from nutpie.compile_pymc import address_as_void_pointer
+
+    doubles, size = types.CPointer(types.double), types.uint64
+
+    @numba.njit
+    def vectors(user_data: Any) -> Any:
+        at = numba.carray(user_data, (3, 2), np.int64)
+        floats = numba.carray(address_as_void_pointer(at[0, 0]), at[0, 1], np.float64)
+        integers = numba.carray(address_as_void_pointer(at[1, 0]), at[1, 1], np.int64)
+        return floats, integers, numba.carray(address_as_void_pointer(at[2, 0]), at[2, 1], np.int64)
+
+    @numba.cfunc(types.int64(size, doubles, doubles, doubles, types.voidptr))
+    def logp(n_dim: Any, point: Any, gradient: Any, value: Any, user_data: Any) -> int:
+        try:
+            floats, integers, sizes = vectors(user_data)
+            found, slopes = density(numba.carray(point, n_dim), floats, integers, sizes)
+            numba.carray(value, 1)[0] = found.item()
+            numba.carray(gradient, n_dim)[:] = slopes
+            if not np.all(np.isfinite(slopes)):
+                return 3
+            if not np.isfinite(found.item()):
+                return 4
+        except Exception:
+            return 1
+        return 0
+
+    @numba.cfunc(types.int64(size, size, doubles, doubles, types.voidptr))
+    def expand(n_dim: Any, n_expanded: Any, point: Any, out: Any, user_data: Any) -> int:
+        try:
+            floats, integers, sizes = vectors(user_data)
+            (found,) = everything(numba.carray(point, n_dim), floats, integers, sizes)
+            numba.carray(out, n_expanded)[:] = found
+        except Exception:
+            return -2
+        return 0
+
+    return _Functions(logp, expand)
+
+
+def _keep(key: str, functions: _Functions) -> None:
     """Write what was compiled, and let the oldest files go."""
-    functions = made.compiled_logp_func, made.compiled_expand_func
-    if any(function._library.has_dynamic_globals for function in functions):
+    both = functions.logp, functions.expand
+    if any(function._library.has_dynamic_globals for function in both):
         return  # addresses of this process are in the code
-    # without what this process or this swarm alone has
-    bare = replace(
-        made,
-        compiled_logp_func=None,
-        compiled_expand_func=None,
-        initial_point_func=None,
-        logp_func=None,
-        expand_func=None,
-        shared_data={key: value[:0] for key, value in made.shared_data.items()},
-        shared_var_keys={_Named(v.name): k for v, k in made.shared_var_keys.items()},
-    )
-    content = pickle.dumps((bare, [_serialized(function) for function in functions]))
+    content = pickle.dumps([_serialized(function) for function in both])
     path = _path(key)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary:
@@ -208,7 +357,7 @@ def _keep(key: str, made: Any) -> None:
         old.unlink(missing_ok=True)
 
 
-def _read(key: str, model: pm.Model) -> Any | None:
+def _read(key: str) -> _Functions | None:
     """What an earlier process compiled, or None if there is none, or not whole."""
     try:
         written = _path(key).read_bytes()
@@ -218,14 +367,7 @@ def _read(key: str, model: pm.Model) -> Any | None:
     if hashlib.sha256(content).digest() != digest:
         return None
     try:
-        bare, functions = pickle.loads(content)
-        logp, expand = (_code(*function) for function in functions)
-        return replace(
-            bare,
-            compiled_logp_func=logp,
-            compiled_expand_func=expand,
-            initial_point_func=_starts(model),
-        )
+        return _Functions(*(_code(*function) for function in pickle.loads(content)))
     except Exception:  # as in `_compile`
         return None
 
@@ -255,22 +397,6 @@ def _code(code: Any, symbol: str, environments: list[Any]) -> _Code:
     for environment in environments:
         library.codegen.set_env(environment.env_name, environment)
     return _Code(library.get_pointer_to_function(symbol), library, environments)
-
-
-def _starts(model: pm.Model) -> Callable[[int | None], np.ndarray]:
-    """nutpie's own starting points: each within 1 of the middle of its prior, by a seed."""
-    start = make_initial_point_fn(
-        model=model, jitter_rvs=set(model.free_RVs), return_transformed=True
-    )
-    names = [model.rvs_to_values[variable].name for variable in model.free_RVs]
-    lock = threading.Lock()  # chains ask from threads
-
-    def starts(seed: int | None = None) -> np.ndarray:
-        with lock:
-            point = start(seed)
-        return np.concatenate([np.ravel(point[name]) for name in names]).astype(float)
-
-    return starts
 
 
 @contextmanager

@@ -170,7 +170,7 @@ def _sample(
         raise ValueError(f"unknown sampler {sampler!r}; valid names: nutpie, pymc")
     stats = tree["sample_stats"].to_dataset()
     posterior = tree["posterior"].to_dataset()[kept_variables(model)]
-    # a shared model has the names of the swarm that it was compiled for
+    # as text, of which nutpie makes objects
     posterior = posterior.assign_coords(
         {name: list(model.coords[name]) for name in posterior.dims if name in model.coords}
     )

@@ -6,19 +6,20 @@ positive by construction (Dai & Zheng, arXiv 2606.08167, Theorem 4.1).
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pymc as pm
+import pytensor
 import pytensor.tensor as pt
-from pytensor.graph.traversal import ancestors
 from pytensor.tensor.variable import TensorVariable
 
 from bayesmix import law as laws
 from bayesmix import noise, ops
 from bayesmix.coordinates import LogSoftplus
 from bayesmix.discrepancy import SAME_SCALE, scales
-from bayesmix.packed import Packed, layout
 from bayesmix.priors import (
     EXPONENT_MAX,
     LEAST_DOF,
@@ -118,35 +119,36 @@ def build_model(
         "cell": np.arange(len(scales(runs).log_scale)),
     }
     with pm.Model(coords=coords) as model:
-        data = Packed()
+        # means follow the swarm's N and D: as constants they would be part of the code. The
+        # floor's does not, and its coordinate needs a number
+        prior = {
+            name: replace(p, mu=data(p.mu)) if isinstance(p, Normal) and name != "floor" else p
+            for name, p in prior.items()
+        }
         usable = usable_cells(runs, variant)
         centred = centring(runs, groups or {}) if centre_tau else np.zeros(len(runs.domains))
-        parameters = _anchored_parameters(runs, data, ref, variant, prior, pair, centred)
+        parameters = _anchored_parameters(runs, ref, variant, prior, pair, centred)
         at = laws.points(
             runs.effective_weights().values, runs.n_params.values, runs.n_tokens.values
         )
         loss = ops.losses(parameters, [data(array) for array in at.arrays], variant)
-        loss = _at_printed_zeros(runs, data, loss, prior, usable)
-        _likelihood(runs, data, loss, _offset(runs, data, prior), prior, usable)
-        data.fill()
+        loss = _at_printed_zeros(runs, loss, prior, usable)
+        _likelihood(runs, loss, _offset(runs, prior), prior, usable)
     return model
 
 
-def structure(model: pm.Model) -> tuple:
-    """Equal for two models of `build_model` that differ in nothing but their data."""
-    variables = tuple(
-        (v.name, type(v.owner.op).__name__, *_prior_numbers(v, model.free_RVs))
-        for v in model.free_RVs
-    )
-    return layout(model), variables
+def data(value: Any) -> TensorVariable:
+    """An array or a number of the swarm, as data of the model on the stack.
 
-
-def _prior_numbers(variable: TensorVariable, others: Sequence[TensorVariable]) -> Iterator[bytes]:
-    """The constants of a variable's prior, as far up as other variables: a rate is inverted."""
-    above = [other for other in others if other is not variable]
-    for found in ancestors([variable], blockers=above):
-        if isinstance(found, pt.TensorConstant):
-            yield np.asarray(found.data).tobytes()
+    Whatever differs between swarms is: what is compiled serves all of one graph, see `compiling`.
+    """
+    model = pm.modelcontext(None)
+    array = np.asarray(value)
+    array = array.astype(np.float64 if array.dtype.kind == "f" else np.int64)
+    # `pm.Data` takes no NaN, which stands for what was not evaluated
+    variable = pytensor.shared(array, f"data_{len(model.data_vars)}", shape=(None,) * array.ndim)
+    model.register_data_var(variable)
+    return variable
 
 
 def _pooled(name: str, prior: Mapping[str, Prior], dims: str, *, informed: bool):
@@ -169,7 +171,7 @@ def _exponent(logit):
     return EXPONENT_MAX * pm.math.sigmoid(logit)
 
 
-def _at_printed_zeros(runs: Runs, data: Packed, loss, prior, usable: np.ndarray):
+def _at_printed_zeros(runs: Runs, loss, prior, usable: np.ndarray):
     """The law's losses (R, C), shifted where the domain's weight was printed as 0.
 
     The law takes such a weight for half the resolution, and it may be anything below. Without a
@@ -228,18 +230,18 @@ def _group_codes(domains: Sequence[str], groups: Mapping[str, str]) -> np.ndarra
 
 
 def _anchored_parameters(
-    runs, data: Packed, ref: Reference, variant, prior, pair: np.ndarray, centred: np.ndarray
+    runs, ref: Reference, variant, prior, pair: np.ndarray, centred: np.ndarray
 ):
     """The law's natural parameters from levels, elasticities and shares at the reference."""
     n_domains, n_targets = len(runs.domains), len(runs.targets)
-    n_components = n_domains + n_targets
-    zeros = pt.zeros(n_components)
+    domains = slice(data(n_domains)) if n_targets else slice(None)
 
     def of_domains(values):
-        return pt.concatenate([values, pt.zeros(n_targets)])
+        return pt.concatenate([values, data(np.zeros(n_targets))]) if n_targets else values
 
     log_level = prior["level"].rv("level_offset", dims="component")
     log_level += data(_log_medians(runs))
+    zeros = pt.zeros_like(log_level)
     level = pm.Deterministic("level", pt.exp(log_level), dims="component")
 
     # A level is split by three sticks, from what data fix best to what they fix least.
@@ -268,7 +270,7 @@ def _anchored_parameters(
     if variant.noise:
         odds_a = pt.exp(_pooled("noise_curvature", prior, "component", informed=False))
     irreducible = rest / (1 + odds_b + odds_a)
-    capacity = (least_capacity + irreducible * odds_b)[:n_domains]
+    capacity = (least_capacity + irreducible * odds_b)[domains]
     noise = least_noise + irreducible * odds_a
     pm.Deterministic("share_irreducible", irreducible, dims="component")
     pm.Deterministic("share_capacity", capacity, dims="domain")
@@ -279,18 +281,18 @@ def _anchored_parameters(
         pm.Deterministic("share_head_d", head_d, dims="component")
     E = pm.Deterministic("E", level * irreducible, dims="component")
 
-    b = pm.Deterministic("b", EXPONENT_MAX * least_capacity[:n_domains] / capacity, dims="domain")
+    b = pm.Deterministic("b", EXPONENT_MAX * least_capacity[domains] / capacity, dims="domain")
     floor_share = pm.math.sigmoid(_floor_logit(prior["floor"]))
     log_smallest = data(math.log(runs.n_params.values.min()))
     log_H = pm.Deterministic("log_H", pt.log(floor_share) + log_smallest)
-    log_capacity = pt.log(level[:n_domains] * capacity)
+    log_capacity = pt.log(level[domains] * capacity)
     weights = data(ref.weights)
     log_n = data(math.log(ref.n_params))
     log_d = data(math.log(ref.n_tokens))
     log_x = ops.reference_log_x(weights, b, log_capacity, log_n, log_H)
     log_c = pm.Deterministic("log_c", log_capacity + b * log_x, dims="domain")
 
-    tau = _transfer(n_domains, n_targets, data, prior, variant, pair, centred)
+    tau = _transfer(n_domains, n_targets, prior, variant, pair, centred)
     a, log_A, fade = zeros + 1, zeros, pt.constant(1.0)
     if variant.transfer and np.ptp(np.log(runs.n_tokens.values)) > SAME_SCALE:
         fade = pm.Deterministic("fade", pm.math.sigmoid(prior["fade"].rv("fade_logit")))
@@ -311,11 +313,10 @@ def _anchored_parameters(
 
 
 def _transfer(
-    n_domains: int, n_targets: int, data: Packed, prior, variant,
-    pair: np.ndarray, centred: np.ndarray,
-):  # fmt: skip
+    n_domains: int, n_targets: int, prior, variant, pair: np.ndarray, centred: np.ndarray
+):
     """tau (C, K): ones on the diagonal, a simplex row per target; identity without transfer."""
-    rows = pt.eye(n_domains)
+    rows = data(np.eye(n_domains))
     if variant.transfer:
         # anchored at close kin, which data inform; the many small pairs only bound the spread
         spread = prior["tau_spread"].rv("tau_spread")
@@ -325,13 +326,14 @@ def _transfer(
         # powers of each source's exponent, not of each pair's
         exponents, source = data(centred), data(j[first])
         middle, scale = (exponents * mean)[source], (spread**exponents)[source]
-        z = pm.Normal("tau_z", middle, scale, shape=len(first))
+        z = pm.Normal("tau_z", middle, scale, shape=data(len(first)))
         logit = mean + spread * (z - middle) / scale
         if len(first) < pair.size:
             logit = logit[data(pair)]
-        rows = pt.set_subtensor(rows[i, j], pm.math.sigmoid(logit))
+        rows = pt.set_subtensor(rows[data(i), data(j)], pm.math.sigmoid(logit))
     if n_targets:
-        target_rows = pm.Dirichlet("tau_target", np.ones(n_domains), dims=("target", "source"))
+        flat = data(np.ones(n_domains))
+        target_rows = pm.Dirichlet("tau_target", flat, dims=("target", "source"))
         rows = pt.concatenate([rows, target_rows], axis=0)
     if variant.transfer or n_targets:
         pm.Deterministic("tau", rows, dims=("component", "source"))
@@ -380,7 +382,7 @@ def weight_doubt(weights: np.ndarray, resolution: float, n_components: int) -> n
     return doubt
 
 
-def _offset(runs: Runs, data: Packed, prior):
+def _offset(runs: Runs, prior):
     """The law's offsets in log loss at the fitted scales (M, C): see `discrepancy.py`."""
     cells = scales(runs)
     bases = cells.offset_bases()
@@ -397,14 +399,15 @@ def _offset(runs: Runs, data: Packed, prior):
     scale = sum(
         data(columns) * prior[name].rv(name) for name, columns in zip(bases, of_basis, strict=True)
     )
-    common = pm.Normal("offset_common_z", shape=(sum(rank), 1))
-    own = pm.Normal("offset_z", shape=(sum(rank), n_components))
+    n_rows = data(sum(rank))
+    common = pm.Normal("offset_common_z", shape=(n_rows, 1))
+    own = pm.Normal("offset_z", shape=(n_rows, data(n_components)))
     z = scale[:, None] * (pt.sqrt(shared) * common + pt.sqrt(1 - shared) * own)
     offset = pt.dot(data(np.concatenate(list(bases.values()), axis=1)), z)
     return pm.Deterministic("offset", offset, dims=("cell", "component"))
 
 
-def _likelihood(runs: Runs, data: Packed, loss, offset, prior, usable: np.ndarray):
+def _likelihood(runs: Runs, loss, offset, prior, usable: np.ndarray):
     """Student-t noise in log loss, and an effect of the run that its components share.
 
     The effects of a run and component are integrated out, see `noise.py`; what all components of
@@ -428,7 +431,7 @@ def _likelihood(runs: Runs, data: Packed, loss, offset, prior, usable: np.ndarra
     # without a zero in the swarm it is the prior's, for predictions at one
     unseen = scale_of("unseen", informed=bool((doubt == noise.UNSEEN).any()))
     unseen = pm.Deterministic("sigma_unseen", unseen, dims="component")
-    printed = pt.zeros(observed.shape[1])
+    printed = pt.zeros_like(sigma)
     if runs.weight_resolution > 0:
         # an elasticity, so bounded as the exponents are
         printed = _exponent(_pooled("printed", prior, "component", informed=False))

@@ -1,60 +1,131 @@
-"""What varies between swarms of one shape, in two shared vectors of a model: floats and integers.
+"""Arrays in a flat vector, at places that a layout says: of any size, by one and the same code.
 
-A compiled model takes another swarm by its vectors. With a shared variable for each array, half of
-the compilation was nutpie's unpacking of them, whose code grows with the square of their number.
+A function of many arrays would be slow to compile: Numba copies all of them, as one tuple, at each.
 """
 
-from typing import Any
+import zlib
+from collections.abc import Iterable, Sequence
+from itertools import batched, groupby
+from pathlib import Path
 
 import numpy as np
-import pymc as pm
+import pytensor.scalar as ps
+import pytensor.tensor as pt
+from pytensor.graph.basic import Apply
+from pytensor.graph.op import Op
+from pytensor.link.numba.cache import compile_numba_function_src
+from pytensor.link.numba.dispatch.basic import numba_njit, register_funcify_default_op_cache_key
 from pytensor.tensor.variable import TensorVariable
 
-_LAYOUT = "data_layout"
+_AT_ONCE = 6
+# PyTensor keeps compiled Ops on disk under this key: an edited one must not meet its old code
+_SOURCE = zlib.crc32(Path(__file__).read_bytes())
 
 
-class Packed:
-    """Arrays of the model on the context stack, to be closed by `fill`.
+class ViewAt(Op):
+    """Part of a vector, as an array: from `layout[entry]` on, of the shape that follows there.
+
+    Of one or two axes.
 
     Examples
     --------
-    >>> with pm.Model() as model:
-    ...     data = Packed()
-    ...     grid, n = data([[1.0, 2.0]]), data(3)
-    ...     data.fill()
-    >>> grid.eval().tolist(), int(n.eval())
-    ([[1.0, 2.0]], 3)
+    >>> layout = pt.constant(layout_of([(2, 1), (1, 2)]))
+    >>> ViewAt(2)(pt.constant([1.0, 2.0, 3.0, 4.0]), layout, 3).eval().tolist()
+    [[3.0, 4.0]]
     """
 
-    def __init__(self) -> None:
-        self._arrays: dict[str, list[np.ndarray]] = {"floats": [], "integers": []}
-        self._shapes: list[int] = []
-        self._vectors = {
-            "floats": pm.Data("data_floats", np.empty(0), shape=(None,)),
-            "integers": pm.Data("data_integers", np.empty(0, int), shape=(None,)),
-        }
+    __props__ = ("ndim",)
 
-    def __call__(self, value: Any) -> TensorVariable:
-        """A variable of the model that holds an array or a number; vectors have no static shape."""
-        array = np.asarray(value)
-        kind = "floats" if array.dtype.kind == "f" else "integers"
-        start = sum(a.size for a in self._arrays[kind])
-        self._arrays[kind].append(array)
-        self._shapes += [array.ndim, *array.shape]
-        flat = self._vectors[kind][start : start + array.size]
-        # a vector's static shape would be checked in each evaluation, and the check be compiled
-        return flat if array.ndim == 1 else flat.reshape(array.shape)
+    def __init__(self, ndim: int) -> None:
+        if ndim not in (1, 2):
+            raise ValueError(f"a view has one or two axes, not {ndim}")
+        self.ndim = ndim
+        self.view_map = {0: [0]}
 
-    def fill(self) -> None:
-        """Put the arrays in the model."""
-        for kind, vector in self._vectors.items():
-            flat = [a.ravel() for a in self._arrays[kind]]
-            vector.set_value(
-                np.concatenate([vector.get_value(), *flat], dtype=vector.dtype, casting="same_kind")
-            )
-        pm.Data(_LAYOUT, np.array(self._shapes))
+    def make_node(self, vector, layout, entry):
+        vector, layout = pt.as_tensor_variable(vector), pt.as_tensor_variable(layout)
+        array = pt.tensor(dtype=vector.dtype, shape=(None,) * self.ndim)
+        return Apply(self, [vector, layout, ps.constant(entry, dtype="int64")], [array])
+
+    def perform(self, node, inputs, output_storage):
+        vector, layout, entry = inputs
+        start, *shape = layout[entry : entry + 1 + self.ndim]
+        output_storage[0][0] = vector[start : start + np.prod(shape)].reshape(shape)
 
 
-def layout(model: pm.Model) -> tuple[int, ...]:
-    """The number of axes and the shape of each array of a model, in order."""
-    return tuple(model[_LAYOUT].get_value().tolist())
+def layout_of(shapes: Iterable[Sequence[int]]) -> np.ndarray:
+    """Start and shape of each of some arrays, one after another, as `ViewAt` reads them.
+
+    Examples
+    --------
+    >>> layout_of([(2, 3), (4,)]).tolist()
+    [0, 2, 3, 6, 4]
+    """
+    entries, start = [], 0
+    for shape in shapes:
+        entries += [start, *shape]
+        start += int(np.prod(shape))
+    return np.array(entries, np.int64)
+
+
+class _Pack(Op):
+    __props__ = ()
+
+    def make_node(self, *arrays):
+        return Apply(self, list(arrays), [pt.dvector()])
+
+    def perform(self, node, inputs, output_storage):
+        output_storage[0][0] = np.concatenate([np.ravel(array) for array in inputs])
+
+
+def pack(variables: Iterable[TensorVariable]) -> TensorVariable:
+    """Numbers and arrays of floats one after another in a vector.
+
+    Examples
+    --------
+    >>> pack([pt.constant([[1.0, 2.0]]), pt.constant(3.0)]).eval().tolist()
+    [1.0, 2.0, 3.0]
+    """
+    arrays: list[TensorVariable] = []
+    for numbers, some in groupby(variables, key=lambda variable: variable.ndim == 0):
+        group = list(some)
+        arrays += [pt.stack(group)] if numbers else group
+    while len(arrays) > 1 or arrays[0].ndim != 1:
+        arrays = [_Pack()(*few) for few in batched(arrays, _AT_ONCE)]
+    return arrays[0]
+
+
+@register_funcify_default_op_cache_key(ViewAt)
+def _view_numba(op, node, **kwargs):
+    if op.ndim == 1:
+
+        @numba_njit
+        def view(vector, layout, entry):
+            start = layout[entry]
+            return vector[start : start + layout[entry + 1]]
+
+    else:
+
+        @numba_njit
+        def view(vector, layout, entry):
+            start, n, m = layout[entry], layout[entry + 1], layout[entry + 2]
+            return vector[start : start + n * m].reshape((n, m))
+
+    return view, _SOURCE
+
+
+@register_funcify_default_op_cache_key(_Pack)
+def _pack_numba(op, node, **kwargs):
+    arrays = [f"array_{i}" for i in range(len(node.inputs))]
+    total = " + ".join(f"{array}.size" for array in arrays)
+    lines = [f"def packed({', '.join(arrays)}):", f"    vector = np.empty({total})", "    at = 0"]
+    for array, variable in zip(arrays, node.inputs, strict=True):
+        # loops: an assignment to a slice takes ten times as long to compile
+        axes = range(variable.ndim)
+        loops = [f"for i{axis} in range({array}.shape[{axis}]):" for axis in axes]
+        loops += [f"vector[at] = {array}[{', '.join(f'i{axis}' for axis in axes)}]"]
+        lines += [f"{'    ' * depth}{line}" for depth, line in enumerate(loops, start=1)]
+        lines.append(f"{'    ' * len(loops)}at += 1")
+    lines.append("    return vector")
+    source = "\n".join(lines)
+    return numba_njit(compile_numba_function_src(source, "packed", {"np": np})), _SOURCE

@@ -21,7 +21,7 @@ from dask.distributed import Client, LocalCluster
 
 import bayesmix as bm
 from bayesmix._files import atomic_path
-from bayesmix.compiling import _key, _last, _path
+from bayesmix.compiling import _last, _path, code_key
 from bayesmix.model import build_model
 from bayesmix.simulate import simulate
 from benchmarks.speed import processor
@@ -37,7 +37,7 @@ def seconds(seed: int, *, forget: str = "nothing") -> float:
     if forget != "nothing":
         _last.clear()
     if forget == "disk":
-        _path(_key(build_model(runs))).unlink(missing_ok=True)
+        _path(code_key(build_model(runs))).unlink(missing_ok=True)
     start = time.perf_counter()
     bm.fit(runs, draws=200, tune=200, chains=1, cores=1, seed=seed, progressbar=False)
     return time.perf_counter() - start

@@ -14,27 +14,25 @@ import pytest
 
 import bayesmix as bm
 from bayesmix import compiling
-from bayesmix.compiling import compiled, log_density, unconstrained
-from bayesmix.model import build_model
-from bayesmix.packed import Packed
+from bayesmix.compiling import at_points, code_key, compiled, log_density, unconstrained
+from bayesmix.model import build_model, data
 from bayesmix.priors import Normal
 
 LAW = "quantization"
 OTHER_PROCESS = """
 import sys
 from pathlib import Path
-import nutpie
 import numpy as np
 from bayesmix import compiling
 sys.path.insert(0, sys.argv[1])
 from test_compiling import drawn, small
 
-def refuse(model):
+def refuse(key, model):
     raise AssertionError("compiled again")
 
-nutpie.compile_pymc_model = refuse
+compiling._compile = refuse
 compiling._path = lambda key: Path(sys.argv[2]) / f"{key}.pickle"
-print(drawn(small(float(sys.argv[3]))).tobytes().hex())
+print(drawn(small(float(sys.argv[3]), int(sys.argv[4]))).tobytes().hex())
 """
 
 
@@ -46,18 +44,24 @@ def swarm(slope: float) -> bm.Runs:
     return bm.runs_from_frame(pd.DataFrame({**runs, **columns}))
 
 
-def small(slope: float) -> pm.Model:
+def small(slope: float, n: int = 3) -> pm.Model:
     """As `build_model` makes them, with what its code calls from outside: BLAS, log gamma."""
-    with pm.Model(coords={"place": ["a", "b", "c"]}) as model:
-        data = Packed()
-        x = data(np.array([[1.0, 0.5, 0.0], [0.0, 1.0, slope]]))
-        level = pm.Normal("level", 0.0, 1.0, dims="place")
+    with pm.Model(coords={"place": list("abcdefgh"[:n])}) as model:
+        x = data(np.vander(np.linspace(0.0, slope, n), n))
         spread = pm.LogNormal("spread", 0.0, 0.3)
-        fitted = pm.Deterministic("fitted", pt.dot(x, level))
-        off = (data(np.array([0.3, slope])) - fitted) / spread
-        pm.Potential("likelihood", (pt.gammaln(spread + 1) - off**2 / 2 - pt.log(spread)).sum())
-        data.fill()
+        level = pm.Normal("level", 0.0, 1.0, dims="place")
+        column = pm.Normal("column", 0.0, 1.0, shape=(data(n), 1))
+        fitted = pm.Deterministic("fitted", pt.dot(x, level), dims="place")
+        off = (data(np.linspace(0.3, slope, n)) - fitted) / spread
+        fit = (pt.gammaln(spread + 1) - off**2 / 2 - pt.log(spread)).sum()
+        pm.Potential("likelihood", fit + (column * x)[data([0, 1])].sum())
     return model
+
+
+def in_memory(model: pm.Model):
+    """What a model was compiled to."""
+    compiled(model)
+    return compiling._last[code_key(model)]
 
 
 def drawn(model: pm.Model) -> np.ndarray:
@@ -81,35 +85,26 @@ def folder(tmp_path_factory: pytest.TempPathFactory):
         compiling._last.clear()
 
 
-def test_another_process_reads_what_this_one_compiled(folder: Path) -> None:
-    """The same draws but for rounding, of this swarm and of another of the same shape.
+@pytest.mark.parametrize(("slope", "n"), [(0.05, 3), (0.1, 3), (0.1, 5)])
+def test_another_process_reads_what_this_one_compiled(folder: Path, slope: float, n: int) -> None:
+    """The same draws but for rounding, of this swarm and of others of any size.
 
     Here functions that many parts have are run as they were compiled with the first of them.
     """
-    for slope in (0.05, 0.1):
-        command = [sys.executable, "-W", "error", "-c", OTHER_PROCESS]
-        command += [str(Path(__file__).parent), str(folder), str(slope)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        there = np.frombuffer(bytes.fromhex(done.stdout.strip()))
-        np.testing.assert_allclose(there, drawn(small(slope)), rtol=1e-9)
-    assert not np.allclose(drawn(small(0.05)), drawn(small(0.1)), rtol=1e-3)
-
-
-def test_starts_are_nutpies_own(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With what was read and with what was compiled, else draws would tell which it was."""
-    model = small(0.05)
-    fresh = compiled(model).initial_point_func(3)
-    monkeypatch.setattr(compiling, "_last", {})
-    monkeypatch.setattr(nutpie, "compile_pymc_model", None)
-    np.testing.assert_array_equal(compiled(model).initial_point_func(3), fresh)
+    command = [sys.executable, "-W", "error", "-c", OTHER_PROCESS]
+    command += [str(Path(__file__).parent), str(folder), str(slope), str(n)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    there = np.frombuffer(bytes.fromhex(done.stdout.strip()))
+    np.testing.assert_allclose(there, drawn(small(slope, n)), rtol=1e-9)
+    assert not np.allclose(there, drawn(small(0.2, n)), rtol=1e-3)
 
 
 @pytest.mark.parametrize("damage", ["cut", "changed", "absent"])
 def test_a_damaged_file_is_no_code(folder: Path, damage: str, tmp_path: Path, monkeypatch) -> None:
     """Code that is not whole would crash the process, where it runs at all."""
     model = small(0.05)
-    key = compiling._key(model)
+    key = code_key(model)
     content = compiling._path(key).read_bytes()
     middle = len(content) // 2
     monkeypatch.setattr(compiling, "_path", lambda key: tmp_path / f"{key}.pickle")
@@ -118,42 +113,44 @@ def test_a_damaged_file_is_no_code(folder: Path, damage: str, tmp_path: Path, mo
     elif damage == "changed":
         changed = bytes([content[middle] ^ 1])
         compiling._path(key).write_bytes(content[:middle] + changed + content[middle + 1 :])
-    assert compiling._read(key, model) is None
+    assert compiling._read(key) is None
     compiling._path(key).write_bytes(content)
-    assert compiling._read(key, model) is not None
+    assert compiling._read(key) is not None
 
 
 def test_the_key_tells_models_apart_and_not_their_data(monkeypatch: pytest.MonkeyPatch) -> None:
     runs = swarm(0.05)
-    key = compiling._key(build_model(runs, LAW))
-    assert compiling._key(build_model(swarm(0.1), LAW)) == key
+    key = code_key(build_model(runs, LAW))
+    assert code_key(build_model(swarm(0.1), LAW)) == key
     others = [
         build_model(runs, "regression"),
-        build_model(runs.select(range(4)), LAW),
         build_model(runs, LAW, {"capacity_mean": Normal(0.0, 1.0)}),
     ]
-    keys = {compiling._key(model) for model in others}
+    keys = {code_key(model) for model in others}
     for name, other in {"_SOURCES": "edited", "version": lambda _: "another"}.items():
         with monkeypatch.context() as patch:
             patch.setattr(compiling, name, other)
-            keys.add(compiling._key(build_model(runs, LAW)))
-    assert len(keys - {key}) == 5
+            keys.add(code_key(build_model(runs, LAW)))
+    assert len(keys - {key}) == 4
 
 
 def test_the_oldest_files_go(folder: Path, tmp_path: Path, monkeypatch) -> None:
-    model = small(0.05)
-    made = compiled(model)
+    functions = in_memory(small(0.05))
     monkeypatch.setattr(compiling, "_KEPT", 2)
     monkeypatch.setattr(compiling, "_path", lambda key: tmp_path / f"{key}.pickle")
     (tmp_path / ".killed.pickle.x").mkdir()  # as a process leaves it that is killed while it writes
     for key in ("first", "second", "third"):
-        compiling._keep(key, made)
+        compiling._keep(key, functions)
     assert {file.stem for file in tmp_path.iterdir() if file.is_file()} == {"second", "third"}
 
 
-def test_the_log_density_is_the_models_own(folder: Path) -> None:
-    """Against PyMC's terms by another compiler, and the gradient against differences."""
-    model = small(0.05)
+@pytest.mark.parametrize("n", [3, 4])
+def test_the_log_density_is_the_models_own(folder: Path, n: int) -> None:
+    """Against PyMC's terms by another compiler, and the gradient against differences.
+
+    By the same code for both sizes.
+    """
+    model = small(0.05, n)
     by_nutpie = compiled(model)
     density = log_density(by_nutpie)
     names = unconstrained(by_nutpie)
@@ -168,31 +165,39 @@ def test_the_log_density_is_the_models_own(folder: Path) -> None:
     steps = 1e-5 * np.eye(len(point))
     slopes = [(density(point + s)[0] - density(point - s)[0]) / 2e-5 for s in steps]
     np.testing.assert_allclose(gradient, slopes, rtol=1e-6, atol=1e-6)
+    drawn_there = at_points(by_nutpie, point[None])
+    assert drawn_there["spread"][0] == np.exp(as_pymc["spread_log__"])
+    np.testing.assert_array_equal(drawn_there["column"][0], as_pymc["column"])
+    x = np.vander(np.linspace(0.0, 0.05, n), n)
+    np.testing.assert_allclose(drawn_there["fitted"][0], x @ as_pymc["level"], rtol=1e-13)
 
 
 def test_a_density_without_a_value_is_not_an_error(folder: Path) -> None:
     """A line search may try any point."""
     density = log_density(compiled(small(0.05)))
-    value, gradient = density(np.full(4, np.nan))
+    value, gradient = density(np.full(7, np.nan))
     assert not np.isfinite(value)
-    assert gradient.shape == (4,)
-    with pytest.raises(ValueError, match=r"the model has 4 unknowns, the point \(3,\)"):
+    assert gradient.shape == (7,)
+    with pytest.raises(ValueError, match=r"the model has 7 unknowns, the point \(3,\)"):
         density(np.zeros(3))
 
 
 def test_what_cannot_be_kept_or_read_is_compiled(folder: Path, monkeypatch) -> None:
-    """The file rests on parts of Numba and nutpie that another version may not have."""
+    """The file rests on parts of Numba that another version may not have."""
     model = small(0.05)
-    key, made = compiling._key(model), compiled(model)
+    key, functions = code_key(model), in_memory(model)
     monkeypatch.setattr(compiling, "_serialized", None)
-    monkeypatch.setattr(nutpie, "compile_pymc_model", lambda _: made)
-    assert compiling._compile("another", model) is made
+    monkeypatch.setattr(compiling, "_graphs", lambda _: ())
+    monkeypatch.setattr(compiling, "_c_functions", lambda: functions)
+    assert compiling._compile("another", model) is functions
     monkeypatch.setattr(compiling, "_code", None)
-    assert compiling._read(key, model) is None
+    assert compiling._read(key) is None
 
 
 def test_a_file_holds_nothing_of_a_swarms_data(folder: Path) -> None:
-    model = small(0.05)
-    bare, _ = pickle.loads(compiling._path(compiling._key(model)).read_bytes()[32:])
-    assert bare.shared_data.keys() == set(bare.shared_var_keys.values())
-    assert all(value.size == 0 for value in bare.shared_data.values())
+    """Nor of its sizes: code, the symbol, and the constants of functions."""
+    functions = pickle.loads(compiling._path(code_key(small(0.05))).read_bytes()[32:])
+    for _, symbol, environments in functions:
+        assert symbol.startswith("cfunc.")
+        constants = [c for e in environments for c in e.consts]
+        assert not any(isinstance(c, np.ndarray) for c in constants)

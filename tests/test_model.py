@@ -10,6 +10,7 @@ from scipy import stats
 import bayesmix as bm
 from bayesmix import law as laws
 from bayesmix import model as models
+from bayesmix.compiling import code_key
 from bayesmix.discrepancy import scales
 from bayesmix.draws import law_draws
 from bayesmix.priors import (
@@ -27,23 +28,29 @@ DOMAINS, TARGETS = ("code", "web", "books"), ("exam",)
 QUICK = "FAST_COMPILE"
 
 
-def _runs(n_runs: int = 8, checkpoints: int = 1, zeros: bool = False, seed: int = 0) -> bm.Runs:
+def _runs(
+    n_runs: int = 8,
+    checkpoints: int = 1,
+    zeros: bool = False,
+    seed: int = 0,
+    domains: tuple[str, ...] = DOMAINS,
+) -> bm.Runs:
     rng = np.random.default_rng(seed)
     rows = []
     for run in range(n_runs):
-        h = rng.dirichlet(np.ones(3))
+        h = rng.dirichlet(np.ones(len(domains)))
         if zeros and run == 0:
             h = np.array([0.0, 0.4, 0.6])
         for k in range(checkpoints):
-            losses = rng.uniform(2.0, 3.0, 4)
+            losses = rng.uniform(2.0, 3.0, len(domains) + 1)
             rows.append(
                 {
                     "run_id": f"r{run}",
                     "n_params": [1e8, 3e8][run % 2],
                     "n_tokens": 1e9 * (1 + k),
-                    **{f"weight_{d}": w for d, w in zip(DOMAINS, h, strict=True)},
-                    **{f"loss_{d}": v for d, v in zip(DOMAINS, losses, strict=False)},
-                    "target_exam": losses[3],
+                    **{f"weight_{d}": w for d, w in zip(domains, h, strict=True)},
+                    **{f"loss_{d}": v for d, v in zip(domains, losses, strict=False)},
+                    "target_exam": losses[-1],
                 }
             )
     return bm.runs_from_frame(pd.DataFrame(rows))
@@ -280,11 +287,16 @@ def test_rows_that_are_there_twice_are_no_evidence_twice() -> None:
         models.build_model(runs.select([*range(len(runs)), 2]))
 
 
-def test_models_of_one_structure_differ_in_data_alone() -> None:
+def test_models_that_differ_in_data_alone_have_one_code() -> None:
+    """Whatever the number of runs and domains; and only these."""
     runs = _runs()
-    moved = runs.frame.assign(loss_code=runs.frame["loss_code"] * 1.1)
-    one = models.structure(models.build_model(runs))
-    assert models.structure(models.build_model(bm.runs_from_frame(moved))) == one
+    one = code_key(models.build_model(runs))
+    same = [
+        models.build_model(runs.select(range(len(runs) - 3))),
+        models.build_model(_runs(20, domains=("a", "b", "c", "d", "e"))),
+        models.build_model(runs, priors={"g": Normal(-1.0, 0.5)}),
+    ]
+    assert {code_key(model) for model in same} == {one}
     longer = models.build_model(_runs(checkpoints=2))
     other = models.build_model(runs, "regression")
     priors: list[dict[str, Prior]] = [
@@ -296,7 +308,7 @@ def test_models_of_one_structure_differ_in_data_alone() -> None:
         {"tau_spread": Normal(0.3, 0.25)},
     ]
     wider = [models.build_model(runs, priors=replaced) for replaced in priors]
-    assert len({one, *map(models.structure, (longer, other, *wider))}) == 3 + len(priors)
+    assert len({one, *map(code_key, (longer, other, *wider))}) == 3 + len(priors)
 
 
 def test_a_domain_without_losses_still_has_a_level() -> None:
@@ -365,7 +377,7 @@ def test_groups_share_tau() -> None:
     np.testing.assert_array_equal(np.diag(tau), 1.0)
     # groups of one domain each are no groups
     lone = models.build_model(runs, groups={name: f"of {name}" for name in DOMAINS})
-    assert models.structure(lone) == models.structure(models.build_model(runs))
+    assert code_key(lone) == code_key(models.build_model(runs))
 
 
 def test_groups_that_are_refused() -> None:
@@ -412,7 +424,7 @@ def test_how_far_tau_is_sampled_as_it_is_makes_no_shape() -> None:
     odd.loc[0, [f"weight_{d}" for d in DOMAINS]] = np.arange(1, len(DOMAINS) + 1) / sum(
         range(1, len(DOMAINS) + 1)
     )
-    made = [models.structure(models.build_model(r)) for r in (equal, bm.runs_from_frame(odd))]
+    made = [code_key(models.build_model(r)) for r in (equal, bm.runs_from_frame(odd))]
     assert made[0] == made[1]
     grouped = models.centring(equal, dict.fromkeys(DOMAINS, "all"))
     np.testing.assert_allclose(grouped, len(equal) / (len(equal) + 1))
