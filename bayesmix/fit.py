@@ -112,21 +112,19 @@ def fit(
     named = {str(domain): str(group) for domain, group in sorted((groups or {}).items())}
     model = build_model(runs, law, priors, named)
     # with few, trajectories that end where they turn are too short for tau as it is
-    if _unknowns(model) <= _MANY:
+    many = sum(np.size(value) for value in model.initial_point().values()) > _MANY
+    if not many:
         model = build_model(runs, law, priors, named, centre_tau=False)
     ref = reference(runs)
     used = replace_priors(default_priors(ref.n_params, ref.n_tokens), priors)
     cores = min(cores or os.cpu_count() or 1, chains)
-    tree = _sample(model, draws, tune, chains, seed, cores, sampler, backend, progressbar)
+    tree = _sample(model, many, draws, tune, chains, seed, cores, sampler, backend, progressbar)
     return Fit(with_observed(tree, runs), runs, law, used, named)
-
-
-def _unknowns(model: pm.Model) -> int:
-    return sum(np.size(value) for value in model.initial_point().values())
 
 
 def _sample(
     model: pm.Model,
+    many: bool,
     draws: int,
     tune: int,
     chains: int,
@@ -164,7 +162,7 @@ def _sample(
             seed=seed,
             progress_bar=progressbar,
             save_warmup=False,
-            **_SETTINGS[fade, _unknowns(model) > _MANY],
+            **_SETTINGS[fade, many],
         )
     else:
         raise ValueError(f"unknown sampler {sampler!r}; valid names: nutpie, pymc")

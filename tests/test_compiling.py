@@ -100,6 +100,16 @@ def test_another_process_reads_what_this_one_compiled(folder: Path, slope: float
     assert not np.allclose(there, drawn(small(0.2, n)), rtol=1e-3)
 
 
+def test_starts_are_dispersed_around_the_middle_of_the_prior(folder: Path) -> None:
+    """By the seed alone: within 1 of it, in the sampler's own coordinates."""
+    starts = compiled(small(0.05)).initial_point_func
+    np.testing.assert_array_equal(starts(3), starts(3))
+    many = np.array([starts(seed) for seed in range(400)])
+    middle = [0.3**2 / 2, *np.zeros(6)]  # of the log-normal, the log of its mean
+    assert abs(many - middle).max() <= 1.0
+    np.testing.assert_allclose(many.std(axis=0), 1 / np.sqrt(3), rtol=0.1)
+
+
 @pytest.mark.parametrize("damage", ["cut", "changed", "absent"])
 def test_a_damaged_file_is_no_code(folder: Path, damage: str, tmp_path: Path, monkeypatch) -> None:
     """Code that is not whole would crash the process, where it runs at all."""
