@@ -186,10 +186,11 @@ def measure() -> pd.DataFrame:
         for state, target in (("cold", 20.0), ("warm", None)):
             seconds = in_new_process(call, **caches)
             rows.append((f"compile the model of 475 x 7, {state}", seconds, "s", target))
-        for backend, state in (("numba", "caches of 475 rows"), ("jax", "no cache")):
+        starts = ("numba", "caches of 475 rows", 5.0), ("jax", "no cache", None)
+        for backend, state, target in starts:
             call = f"from benchmarks.speed import *; print(start_seconds({swarm!r}, {backend!r}))"
             seconds = in_new_process(call, **caches)
-            rows.append((f"start of a fit of 380 x 7, {backend}, {state}", seconds, "s", None))
+            rows.append((f"start of a fit of 380 x 7, {backend}, {state}", seconds, "s", target))
     call = "import time; t = time.time(); import bayesmix; print(time.time() - t)"
     imports = [in_new_process(call) for _ in range(SUBPROCESSES)]
     rows.append(("import bayesmix", float(np.median(imports)), "s", None))
