@@ -15,19 +15,21 @@ import math
 import pickle
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 import pymc as pm
 import pytensor
 import pytensor.tensor as pt
+from pymc.initial_point import make_initial_point_fn
 from pytensor.graph import clone_replace, rewrite_graph
 from pytensor.graph.basic import Constant
 from pytensor.graph.traversal import ancestors
@@ -177,16 +179,13 @@ def _with_data(model: pm.Model, functions: _Functions) -> Any:
     from nutpie.compile_pymc import CompiledPyMCModel
 
     start, names = model.initial_point(), [variable.name for variable in _unknowns(model)]
-    middle = np.concatenate([np.ravel(start[name]) for name in names]).astype(float)
-
-    def starts(seed: int | None = None) -> np.ndarray:
-        """Within 1 of the middle of each prior, as nutpie's own."""
-        return middle + np.random.default_rng(seed).uniform(-1.0, 1.0, middle.size)
-
     shapes = {name: np.shape(start[name]) for name in names}
     dims = dict(model.named_vars_to_dims)
-    for name in (variable.name for variable in _derived(model)):
-        shapes[name] = tuple(len(model.coords[dim]) for dim in dims.get(name, ()))
+    for variable in _derived(model):
+        axes = dims.get(variable.name, ())
+        if len(axes) != variable.ndim:  # its shape would not be known before it is evaluated
+            raise ValueError(f"{variable.name} has {variable.ndim} axes and {len(axes)} dims")
+        shapes[variable.name] = tuple(len(model.coords[axis]) for axis in axes)
     ends = np.cumsum([0, *(math.prod(shape) for shape in shapes.values())]).tolist()
 
     floats, integers = ([v.get_value() for v in variables] for variables in _data(model))
@@ -196,6 +195,8 @@ def _with_data(model: pm.Model, functions: _Functions) -> Any:
         "integers": _flat(integers, np.int64),
         "layout": np.concatenate([layout_of(group) for group in groups]),
     }
+    for vector in vectors.values():
+        vector.flags.writeable = False
     return CompiledPyMCModel(
         dims=dims,
         _coords={name: pd.Index(values) for name, values in model.coords.items()},
@@ -205,7 +206,7 @@ def _with_data(model: pm.Model, functions: _Functions) -> Any:
         shape_info=(list(shapes), [slice(*both) for both in pairwise(ends)], list(shapes.values())),
         compiled_logp_func=functions.logp,
         compiled_expand_func=functions.expand,
-        initial_point_func=starts,
+        initial_point_func=_starts(model, names),
         shared_data=vectors,  # hold what the addresses point to
         shared_var_keys={},
         user_data=np.array([(v.ctypes.data, v.size) for v in vectors.values()], np.int64),
@@ -213,6 +214,25 @@ def _with_data(model: pm.Model, functions: _Functions) -> Any:
         expand_func=None,
         reparameterized_names=[],
     )
+
+
+def _starts(model: pm.Model, names: Sequence[str]) -> Callable[[int | None], np.ndarray]:
+    """nutpie's own starts: within 1 of the middle of each prior, given what it depends on."""
+    lock = threading.Lock()  # chains ask from threads
+
+    @cache  # when first asked: to compile it takes half a second
+    def function() -> Callable[[int | None], dict[str, np.ndarray]]:
+        made = make_initial_point_fn(
+            model=model, jitter_rvs=set(model.free_RVs), return_transformed=True
+        )
+        return cast(Callable[[int | None], dict[str, np.ndarray]], made)
+
+    def starts(seed: int | None = None) -> np.ndarray:
+        with lock:
+            point = function()(seed)
+        return np.concatenate([np.ravel(point[name]) for name in names]).astype(float)
+
+    return starts
 
 
 def _flat(arrays: list[np.ndarray], dtype: type) -> np.ndarray:
@@ -228,6 +248,7 @@ def code_key(model: pm.Model) -> str:
         pytensor.dprint(graph, file="str", print_type=True),
         [_content(c.data) for c in ancestors(graph) if isinstance(c, Constant)],
         [variable.name for variable in _unknowns(model)],  # which have the transform in it
+        [str(variable.type) for variable in model.data_vars],  # by which they have their places
         pytensor.config.get_config_hash(),
         pytensor.config.numba__fastmath,
         sys.version,
@@ -270,8 +291,8 @@ def _graphs(model: pm.Model) -> tuple[Any, Any]:
                 values[variable] = pt.specify_shape(view, variable.type.shape)
             entry += 1 + variable.ndim
 
-    density = rewrite_graph(model.logp(), include=["canonicalize", "stabilize"])
-    density = [density, pack(pt.grad(density, unknowns))]
+    logp = rewrite_graph(model.logp(), include=["canonicalize", "stabilize"])
+    density = [logp, pack(pt.grad(logp, unknowns))]
     everything = [pack([*unknowns, *_derived(model)])]
     with model:
         functions = [

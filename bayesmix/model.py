@@ -122,7 +122,9 @@ def build_model(
         # means follow the swarm's N and D: as constants they would be part of the code. The
         # floor's does not, and its coordinate needs a number
         prior = {
-            name: replace(p, mu=data(p.mu)) if isinstance(p, Normal) and name != "floor" else p
+            name: replace(p, mu=data(float(p.mu)))
+            if isinstance(p, Normal) and name != "floor"
+            else p
             for name, p in prior.items()
         }
         usable = usable_cells(runs, variant)
@@ -144,8 +146,8 @@ def data(value: Any) -> TensorVariable:
     """
     model = pm.modelcontext(None)
     array = np.asarray(value)
-    array = array.astype(np.float64 if array.dtype.kind == "f" else np.int64)
-    # `pm.Data` takes no NaN, which stands for what was not evaluated
+    array = array.astype(np.int64 if array.dtype.kind in "iu" else np.float64)
+    # `pm.Data` would take integers of half the size
     variable = pytensor.shared(array, f"data_{len(model.data_vars)}", shape=(None,) * array.ndim)
     model.register_data_var(variable)
     return variable

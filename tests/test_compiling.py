@@ -142,6 +142,13 @@ def test_the_key_tells_models_apart_and_not_their_data(monkeypatch: pytest.Monke
             patch.setattr(compiling, name, other)
             keys.add(code_key(build_model(runs, LAW)))
     assert len(keys - {key}) == 4
+    # data that nothing uses has its place in the vectors all the same
+    for unused in (1.0, 1, [1.0]):
+        model = build_model(runs, LAW)
+        with model:
+            data(unused)
+        keys.add(code_key(model))
+    assert len(keys - {key}) == 4 + 3
 
 
 def test_the_oldest_files_go(folder: Path, tmp_path: Path, monkeypatch) -> None:

@@ -331,11 +331,13 @@ def test_chains_leave_the_spurious_mode(small: bm.Runs) -> None:
     by_nutpie, posteriors = compiled(model), []
     order = dict.fromkeys(unconstrained(by_nutpie))
     for points in ({}, bad):
-        point = make_initial_point_fn(model=model, overrides=points, return_transformed=True)(None)
-        middle = np.concatenate([np.ravel(point[name]) for name in order])
+        starts = make_initial_point_fn(
+            model=model, overrides=points, jitter_rvs=set(model.free_RVs), return_transformed=True
+        )
 
-        def flat(seed: int, middle=middle) -> np.ndarray:
-            return middle + np.random.default_rng(seed).uniform(-1, 1, middle.size)
+        def flat(seed: int, starts=starts) -> np.ndarray:
+            point = starts(seed)
+            return np.concatenate([np.ravel(point[name]) for name in order])
 
         if not points:  # the names are in nutpie's order
             np.testing.assert_array_equal(flat(5), by_nutpie.initial_point_func(5))

@@ -295,6 +295,8 @@ def test_models_that_differ_in_data_alone_have_one_code() -> None:
         models.build_model(runs.select(range(len(runs) - 3))),
         models.build_model(_runs(20, domains=("a", "b", "c", "d", "e"))),
         models.build_model(runs, priors={"g": Normal(-1.0, 0.5)}),
+        # of a prior that nothing here has: a whole number is a number all the same
+        models.build_model(runs, priors={"fade": Normal(3, 1.5)}),
     ]
     assert {code_key(model) for model in same} == {one}
     longer = models.build_model(_runs(checkpoints=2))
@@ -418,8 +420,8 @@ def test_tau_has_one_density_in_either_coordinate() -> None:
         assert densities[0] == pytest.approx(densities[1] - jacobian, abs=1e-9)
 
 
-def test_how_far_tau_is_sampled_as_it_is_makes_no_shape() -> None:
-    """Swarms of one shape share compiled code, whatever weights they have."""
+def test_how_far_tau_is_sampled_as_it_is_is_data() -> None:
+    """Swarms share compiled code, whatever weights they have."""
     equal, odd = _runs(), _runs().frame
     odd.loc[0, [f"weight_{d}" for d in DOMAINS]] = np.arange(1, len(DOMAINS) + 1) / sum(
         range(1, len(DOMAINS) + 1)
