@@ -1,6 +1,6 @@
 """What many fits cost: `python -m benchmarks.many_fits [--n 4]`.
 
-Simulated swarms of one shape (4 domains, 40 runs at two sizes), each fitted by one chain of
+Simulated swarms (4 domains, 40 runs at two sizes), each fitted by one chain of
 200 + 200 draws, in four ways: in this process with one compiled model, as `evaluate`, `compare`
 and the studies of calibration do; reading the compiled model from disk for each, as new processes
 do; compiling for each (caches of its parts as the first fit left them); and by joblib on a Dask

@@ -3,8 +3,8 @@
 For each swarm, two chains of 500 + 500 draws on one core, by default settings otherwise: seconds to
 build and compile the model (caches as they are), to sample, to diagnose and to save; gradients a
 draw and milliseconds a gradient, of which the law's kernel takes a share; the least ESS (bulk and
-tail) of what `diagnose` looks at, per second and per 1,000 gradients; and what another swarm of the
-same shape would need to compile. Written to `benchmarks/profile.csv`.
+tail) of what `diagnose` looks at, per second and per 1,000 gradients; and what another fit in the
+same process would need to compile. Written to `benchmarks/profile.csv`.
 """
 
 import argparse
