@@ -146,6 +146,7 @@ def _sample(
                 random_seed=seed,
                 progressbar=progressbar,
                 target_accept=_SETTINGS[fade, False]["target_accept"],
+                nuts_sampler="pymc",  # else PyMC takes nutpie, where it is installed
                 compute_convergence_checks=False,
             )
     elif sampler == "nutpie":

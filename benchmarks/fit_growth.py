@@ -1,6 +1,6 @@
 """How a whole fit grows: `python -m benchmarks.fit_growth [--grows runs domains chains]`.
 
-Swarms drawn by `simulate` at two sizes: 50 to 10,000 runs of 5 domains, 3 to 100 domains in 100
+Swarms drawn by `simulate` at two sizes: 50 to 10,000 runs of 5 domains, 3 to 200 domains in 100
 runs (all pairs of tau, and with domains in ten groups), and 1 to 8 chains of 100 runs of 5 domains,
 two at once. Each is fitted in a process of its own, by chains of 150 + 150 draws (one but where
 chains grow): seconds to build and compile the model (caches as they are) and to sample, gradients a
@@ -34,8 +34,8 @@ DRAWS = 150
 SIZES = (1.2e8, 3.1e8)
 CASES = {
     "runs": [(n, 5, 0, 1) for n in (50, 200, 1000, 4000, 10_000)],
-    "domains": [(100, n, 0, 1) for n in (3, 10, 30, 100)],
-    "domains in groups": [(100, n, 10, 1) for n in (30, 100)],
+    "domains": [(100, n, 0, 1) for n in (3, 10, 30, 100, 200)],
+    "domains in groups": [(100, n, 10, 1) for n in (30, 100, 200)],
     "chains": [(100, 5, 0, n) for n in (1, 2, 4, 8)],
 }
 

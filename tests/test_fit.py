@@ -350,3 +350,17 @@ def test_chains_leave_the_spurious_mode(small: bm.Runs) -> None:
     diagnosis = diagnose(both, _stats(both))
     # 300 draws of two chains: not yet converged to 1.01, but in one place
     assert diagnosis.table["r_hat"].max() < 1.1
+
+
+def test_pymcs_sampler_is_pymcs_own() -> None:
+    """PyMC takes nutpie by itself where that is installed."""
+    web = np.linspace(0.1, 0.9, 5)
+    columns = {"weight_web": web, "weight_code": 1 - web, "loss_web": 3 * web**-0.05}
+    at = {"run_id": list("abcde"), "n_params": 1e8, "n_tokens": 2e9}
+    runs = bm.runs_from_frame(pd.DataFrame({**at, **columns}))
+    fit = bm.fit(
+        runs, "quantization", sampler="pymc", draws=5, tune=10, chains=1, progressbar=False
+    )
+    stats = fit.posterior["sample_stats"]
+    assert "tree_depth" in stats  # nutpie's is called depth
+    assert np.isfinite(fit.posterior["posterior"]["level"]).all()
