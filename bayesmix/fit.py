@@ -1,12 +1,15 @@
 """Sampling a swarm's model by NUTS."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Literal
 
 import numpy as np
 import pymc as pm
 import xarray as xr
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from bayesmix.compiling import compiled, compiled_jax
 from bayesmix.model import build_model, kept_variables
@@ -122,6 +125,16 @@ def fit(
     return Fit(with_observed(tree, runs), runs, law, used, named)
 
 
+@contextmanager
+def _said(doing: str, *, shown: bool) -> Iterator[None]:
+    """What is being done, with the seconds that it has taken, on a terminal."""
+    columns = SpinnerColumn(), TextColumn(doing), TimeElapsedColumn()
+    console = Console(stderr=True, force_jupyter=False)
+    with Progress(*columns, console=console, transient=True, disable=not shown) as bar:
+        bar.add_task(doing, total=None)
+        yield
+
+
 def _sample(
     model: pm.Model,
     many: bool,
@@ -153,7 +166,8 @@ def _sample(
         # imports ArviZ, which takes longer than all else together
         import nutpie
 
-        by_nutpie = compiled_jax(model) if backend == "jax" else compiled(model)
+        with _said("compiling the model", shown=progressbar):
+            by_nutpie = compiled_jax(model) if backend == "jax" else compiled(model)
         tree = nutpie.sample(
             by_nutpie,
             draws=draws,

@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import h5py
@@ -364,3 +365,14 @@ def test_pymcs_sampler_is_pymcs_own() -> None:
     stats = fit.posterior["sample_stats"]
     assert "tree_depth" in stats  # nutpie's is called depth
     assert np.isfinite(fit.posterior["posterior"]["level"]).all()
+
+
+def test_compilation_is_said_on_a_terminal(monkeypatch, capsys) -> None:
+    """It may take longer than two seconds, and nutpie's bar is of the sampling alone."""
+    said = import_module("bayesmix.fit")._said  # `bm.fit` is the function
+    monkeypatch.setenv("TERM", "xterm")
+    for terminal, shown in (("1", True), ("1", False), ("0", True)):
+        monkeypatch.setenv("TTY_COMPATIBLE", terminal)
+        with said("compiling the model", shown=shown):
+            pass
+        assert ("compiling the model" in capsys.readouterr().err) == (terminal == "1" and shown)
