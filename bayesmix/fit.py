@@ -28,6 +28,8 @@ _SETTINGS = {  # by whether `fade` is sampled, and whether there are many unknow
     (True, False): {"target_accept": 0.9, "extra_doublings": 1},
     (True, True): {"target_accept": 0.9, "mindepth": 8, "maxdepth": 8},
 }
+# several checkpoints of a run: what a term of D does and what fades with it are hard to tell apart
+_CHECKPOINTS = {"target_accept": 0.9, "mindepth": 9, "maxdepth": 9}
 _STATS = ("diverging", "n_steps", "tree_depth", "depth", "step_size", "logp", "lp")
 
 
@@ -177,7 +179,7 @@ def _sample(
             seed=seed,
             progress_bar=progressbar,
             save_warmup=False,
-            **_SETTINGS[fade, many],
+            **(_CHECKPOINTS if fade and many and "rho" in model else _SETTINGS[fade, many]),
         )
     else:
         raise ValueError(f"unknown sampler {sampler!r}; valid names: nutpie, pymc")

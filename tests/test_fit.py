@@ -223,14 +223,16 @@ def test_a_shared_compiled_model_takes_the_data_of_each_swarm(small: bm.Runs) ->
 def test_many_unknowns_take_trajectories_of_one_length(
     small: bm.Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def steps() -> np.ndarray:
-        fit = bm.fit(small, draws=20, tune=200, chains=1, progressbar=False)
+    def steps(runs: bm.Runs = small) -> np.ndarray:
+        fit = bm.fit(runs, draws=20, tune=200, chains=1, progressbar=False)
         stats = fit.posterior["sample_stats"]
         return stats["n_steps"].values[~stats["diverging"].values]  # which end early
 
     assert len(np.unique(steps())) > 1
     monkeypatch.setattr(sys.modules["bayesmix.fit"], "_MANY", 0)
     np.testing.assert_array_equal(steps(), 255)
+    checkpoints = bm.load_dataset("simulated").checkpoints("late").select(np.arange(60))
+    np.testing.assert_array_equal(steps(checkpoints), 511)
 
 
 def test_swarms_of_one_shape_and_other_groups_share_a_model_and_not_their_tau() -> None:
