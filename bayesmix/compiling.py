@@ -1,23 +1,18 @@
 """A model compiled for nutpie: once on a machine for all swarms whose model has one graph.
 
 The machine code knows neither the swarm nor its sizes, which it reads from vectors (`packed.py`).
-PyTensor and Numba keep the parts of a compiled model on disk, but to rewrite its graph and link
-the parts again takes some 10 s. So the machine code of the whole is kept too, in
-``pytensor.config.compiledir``, under a key of all that it was made from: the model's graph, this
-package's sources, the versions of the libraries, and the processor. As with Numba's own cache, who
-can write there can run code.
+It is kept on disk (`machine_code.py`) under a key of all that it was made from: the model's graph,
+this package's sources, the versions of the libraries, and the processor.
 """
 
 import ctypes
 import gc
 import hashlib
 import math
-import pickle
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
 from itertools import pairwise
@@ -35,11 +30,11 @@ from pytensor.graph.basic import Constant
 from pytensor.graph.traversal import ancestors
 from pytensor.tensor.variable import TensorVariable
 
-from bayesmix._files import atomic_path
+from bayesmix import machine_code
+from bayesmix.machine_code import Functions
 from bayesmix.packed import ViewAt, layout_of, pack
 
 _LIBRARIES = ("llvmlite", "numba", "numpy", "nutpie", "pandas", "pymc", "pytensor", "scipy")
-_KEPT = 50  # files, of some 5 MB each
 _NOT_FINITE = (3, 4)  # nutpie's codes: the gradient, or the density, is not
 _DOUBLES = ctypes.POINTER(ctypes.c_double)
 
@@ -49,25 +44,8 @@ _SOURCES = hashlib.sha256(
 ).hexdigest()
 
 # the last graph compiled: refits of a swarm, as in a calibration study, share it
-_last: dict[str, "_Functions"] = {}
+_last: dict[str, Functions] = {}
 _lock = threading.Lock()
-
-
-@dataclass(frozen=True)
-class _Code:
-    """A function that was read from disk, in place of Numba's."""
-
-    address: int
-    library: Any  # hold what the code points to
-    environments: list[Any]
-
-
-@dataclass(frozen=True)
-class _Functions:
-    """What nutpie calls: the log density with its gradient, and all variables at a point."""
-
-    logp: Any
-    expand: Any
 
 
 def compiled(model: pm.Model) -> Any:
@@ -75,7 +53,7 @@ def compiled(model: pm.Model) -> Any:
     key = code_key(model)
     with _lock:
         if key not in _last:
-            functions = _read(key) or _compile(key, model)
+            functions = machine_code.read(key) or _compile(key, model)
             _last.clear()
             _last[key] = functions
         functions = _last[key]
@@ -174,7 +152,7 @@ def _data(model: pm.Model) -> tuple[list[TensorVariable], list[TensorVariable]]:
     return _numbers_first(floats), _numbers_first(integers)
 
 
-def _with_data(model: pm.Model, functions: _Functions) -> Any:
+def _with_data(model: pm.Model, functions: Functions) -> Any:
     """Functions with what they read of a model: nutpie's own form of a compiled model."""
     from nutpie.compile_pymc import CompiledPyMCModel
 
@@ -264,14 +242,14 @@ def _content(constant: Any) -> bytes | str:
     return repr(constant) if array.dtype.hasobject else array.tobytes()
 
 
-def _compile(key: str, model: pm.Model) -> _Functions:
+def _compile(key: str, model: pm.Model) -> Functions:
     """Compile, and keep it for other processes where that is possible."""
     with _no_collection():
         functions = _c_functions(*_graphs(model))
     # rests on parts of Numba that are not public, and on a folder that can be written: without
     # them the next process takes its time, no more
     with suppress(Exception):
-        _keep(key, functions)
+        machine_code.keep(key, functions)
     return functions
 
 
@@ -315,7 +293,7 @@ def _inlined(jit_fn: Any) -> Any:
     return numba.njit(inner.py_func, inline="always")
 
 
-def _c_functions(density: Any, everything: Any) -> _Functions:
+def _c_functions(density: Any, everything: Any) -> Functions:
     """As nutpie calls them, by pointers: `user_data` holds the addresses and lengths of vectors."""
     import numba
     from numba import types
@@ -355,64 +333,7 @@ def _c_functions(density: Any, everything: Any) -> _Functions:
             return -2
         return 0
 
-    return _Functions(logp, expand)
-
-
-def _keep(key: str, functions: _Functions) -> None:
-    """Write what was compiled, and let the oldest files go."""
-    both = functions.logp, functions.expand
-    if any(function._library.has_dynamic_globals for function in both):
-        return  # addresses of this process are in the code
-    content = pickle.dumps([_serialized(function) for function in both])
-    path = _path(key)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(hashlib.sha256(content).digest() + content)
-    files = sorted(path.parent.glob("*.pickle"), key=lambda file: file.stat().st_mtime)
-    for old in files[:-_KEPT]:
-        old.unlink(missing_ok=True)
-
-
-def _read(key: str) -> _Functions | None:
-    """What an earlier process compiled, or None if there is none, or not whole."""
-    try:
-        written = _path(key).read_bytes()
-    except OSError:
-        return None
-    digest, content = written[:32], written[32:]
-    if hashlib.sha256(content).digest() != digest:
-        return None
-    try:
-        return _Functions(*(_code(*function) for function in pickle.loads(content)))
-    except Exception:  # as in `_compile`
-        return None
-
-
-def _path(key: str) -> Path:
-    return Path(pytensor.config.compiledir) / "bayesmix" / f"{key}.pickle"
-
-
-def _serialized(function: Any) -> tuple[Any, str, list[Any]]:
-    """A C callback as Numba would cache it: machine code, symbol, environments referred to."""
-    from numba.core.environment import lookup_environment
-
-    library = function._library
-    code = library.serialize_using_object_code()
-    names = [v.name for v in library._final_module.global_variables]
-    named = [lookup_environment(name) for name in names if name.startswith("_ZN08NumbaEnv")]
-    return code, function.native_name, [e for e in named if e is not None and e.can_cache()]
-
-
-def _code(code: Any, symbol: str, environments: list[Any]) -> _Code:
-    """The reverse of `_serialized`."""
-    from numba.core.registry import cpu_target
-
-    context = cpu_target.target_context
-    context.refresh()
-    library = context.codegen().unserialize_library(code)
-    for environment in environments:
-        library.codegen.set_env(environment.env_name, environment)
-    return _Code(library.get_pointer_to_function(symbol), library, environments)
+    return Functions(logp, expand)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ regret is known up to the noise of a run: how much worse the mixture's loss is t
 best. All rules of a replay start from the same runs.
 
 Posteriors are two short chains of NUTS: with so few runs of 17 domains `laplace` finds no mode.
-All replays go on together, since swarms of one size share a compiled model. A line for each
+All replays go on together, a purchase at a time. A line for each
 purchase is appended to `benchmarks/design_replay.csv`, with what was bought; what is found there
 is not run again.
 """

@@ -21,7 +21,8 @@ from dask.distributed import Client, LocalCluster
 
 import bayesmix as bm
 from bayesmix._files import atomic_path
-from bayesmix.compiling import _last, _path, code_key
+from bayesmix.compiling import _last, code_key
+from bayesmix.machine_code import path_of
 from bayesmix.model import build_model
 from bayesmix.simulate import simulate
 from benchmarks.speed import processor
@@ -37,7 +38,7 @@ def seconds(seed: int, *, forget: str = "nothing") -> float:
     if forget != "nothing":
         _last.clear()
     if forget == "disk":
-        _path(code_key(build_model(runs))).unlink(missing_ok=True)
+        path_of(code_key(build_model(runs))).unlink(missing_ok=True)
     start = time.perf_counter()
     bm.fit(runs, draws=200, tune=200, chains=1, cores=1, seed=seed, progressbar=False)
     return time.perf_counter() - start

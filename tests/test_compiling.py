@@ -13,7 +13,7 @@ import pytensor.tensor as pt
 import pytest
 
 import bayesmix as bm
-from bayesmix import compiling
+from bayesmix import compiling, machine_code
 from bayesmix.compiling import at_points, code_key, compiled, log_density, unconstrained
 from bayesmix.model import build_model, data
 from bayesmix.priors import Normal
@@ -23,7 +23,7 @@ OTHER_PROCESS = """
 import sys
 from pathlib import Path
 import numpy as np
-from bayesmix import compiling
+from bayesmix import compiling, machine_code
 sys.path.insert(0, sys.argv[1])
 from test_compiling import drawn, small
 
@@ -31,7 +31,7 @@ def refuse(key, model):
     raise AssertionError("compiled again")
 
 compiling._compile = refuse
-compiling._path = lambda key: Path(sys.argv[2]) / f"{key}.pickle"
+machine_code.path_of = lambda key: Path(sys.argv[2]) / f"{key}.pickle"
 print(drawn(small(float(sys.argv[3]), int(sys.argv[4]))).tobytes().hex())
 """
 
@@ -78,7 +78,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory):
     """Where this module's machine code is, with that of the swarm's model."""
     folder = tmp_path_factory.mktemp("code") / "bayesmix"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compiling, "_path", lambda key: folder / f"{key}.pickle")
+        patch.setattr(machine_code, "path_of", lambda key: folder / f"{key}.pickle")
         compiling._last.clear()
         compiled(small(0.05))
         yield folder
@@ -115,17 +115,17 @@ def test_a_damaged_file_is_no_code(folder: Path, damage: str, tmp_path: Path, mo
     """Code that is not whole would crash the process, where it runs at all."""
     model = small(0.05)
     key = code_key(model)
-    content = compiling._path(key).read_bytes()
+    content = machine_code.path_of(key).read_bytes()
     middle = len(content) // 2
-    monkeypatch.setattr(compiling, "_path", lambda key: tmp_path / f"{key}.pickle")
+    monkeypatch.setattr(machine_code, "path_of", lambda key: tmp_path / f"{key}.pickle")
     if damage == "cut":
-        compiling._path(key).write_bytes(content[:middle])
+        machine_code.path_of(key).write_bytes(content[:middle])
     elif damage == "changed":
         changed = bytes([content[middle] ^ 1])
-        compiling._path(key).write_bytes(content[:middle] + changed + content[middle + 1 :])
-    assert compiling._read(key) is None
-    compiling._path(key).write_bytes(content)
-    assert compiling._read(key) is not None
+        machine_code.path_of(key).write_bytes(content[:middle] + changed + content[middle + 1 :])
+    assert machine_code.read(key) is None
+    machine_code.path_of(key).write_bytes(content)
+    assert machine_code.read(key) is not None
 
 
 def test_the_key_tells_models_apart_and_not_their_data(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,11 +153,11 @@ def test_the_key_tells_models_apart_and_not_their_data(monkeypatch: pytest.Monke
 
 def test_the_oldest_files_go(folder: Path, tmp_path: Path, monkeypatch) -> None:
     functions = in_memory(small(0.05))
-    monkeypatch.setattr(compiling, "_KEPT", 2)
-    monkeypatch.setattr(compiling, "_path", lambda key: tmp_path / f"{key}.pickle")
+    monkeypatch.setattr(machine_code, "_KEPT", 2)
+    monkeypatch.setattr(machine_code, "path_of", lambda key: tmp_path / f"{key}.pickle")
     (tmp_path / ".killed.pickle.x").mkdir()  # as a process leaves it that is killed while it writes
     for key in ("first", "second", "third"):
-        compiling._keep(key, functions)
+        machine_code.keep(key, functions)
     assert {file.stem for file in tmp_path.iterdir() if file.is_file()} == {"second", "third"}
 
 
@@ -203,17 +203,17 @@ def test_what_cannot_be_kept_or_read_is_compiled(folder: Path, monkeypatch) -> N
     """The file rests on parts of Numba that another version may not have."""
     model = small(0.05)
     key, functions = code_key(model), in_memory(model)
-    monkeypatch.setattr(compiling, "_serialized", None)
+    monkeypatch.setattr(machine_code, "_serialized", None)
     monkeypatch.setattr(compiling, "_graphs", lambda _: ())
     monkeypatch.setattr(compiling, "_c_functions", lambda: functions)
     assert compiling._compile("another", model) is functions
-    monkeypatch.setattr(compiling, "_code", None)
-    assert compiling._read(key) is None
+    monkeypatch.setattr(machine_code, "_code", None)
+    assert machine_code.read(key) is None
 
 
 def test_a_file_holds_nothing_of_a_swarms_data(folder: Path) -> None:
     """Nor of its sizes: code, the symbol, and the constants of functions."""
-    functions = pickle.loads(compiling._path(code_key(small(0.05))).read_bytes()[32:])
+    functions = pickle.loads(machine_code.path_of(code_key(small(0.05))).read_bytes()[32:])
     for _, symbol, environments in functions:
         assert symbol.startswith("cfunc.")
         constants = [c for e in environments for c in e.consts]
