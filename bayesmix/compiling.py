@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import pandas as pd
 import pymc as pm
 import pytensor
 import pytensor.tensor as pt
@@ -31,7 +30,6 @@ from pytensor.graph.traversal import ancestors
 from pytensor.tensor.variable import TensorVariable
 
 from bayesmix import machine_code
-from bayesmix.machine_code import Functions
 from bayesmix.packed import ViewAt, layout_of, pack
 
 _LIBRARIES = ("llvmlite", "numba", "numpy", "nutpie", "pandas", "pymc", "pytensor", "scipy")
@@ -44,27 +42,31 @@ _SOURCES = hashlib.sha256(
 ).hexdigest()
 
 # the last graph compiled: refits of a swarm, as in a calibration study, share it
-_last: dict[str, Functions] = {}
+_last: dict[str, Any] = {}
+_functions: dict[tuple[str, ...], Any] = {}  # of nodes, by PyTensor's key of each and its types
 _lock = threading.Lock()
 
 
 def compiled(model: pm.Model) -> Any:
-    """The model compiled for nutpie, by code from memory, from disk or made now."""
+    """The model compiled for nutpie, by code from memory, from disk or made now.
+
+    It samples unknowns in its own coordinates: `natural.variables_at` has the rest.
+    """
     key = code_key(model)
     with _lock:
         if key not in _last:
-            functions = machine_code.read(key) or _compile(key, model)
+            function = machine_code.read(key) or _compile(key, model)
             _last.clear()
-            _last[key] = functions
-        functions = _last[key]
-    return _with_data(model, functions)
+            _last[key] = function
+        function = _last[key]
+    return _with_data(model, function)
 
 
 def unconstrained(by_nutpie: Any) -> list[str]:
     """Of each entry (P,) of a point, the name of the variable that it belongs to."""
     names, _, shapes = by_nutpie.shape_info
     each = zip(names, shapes, strict=True)
-    return [name for name, shape in each for _ in range(math.prod(shape))][: by_nutpie.n_dim]
+    return [name for name, shape in each for _ in range(math.prod(shape))]
 
 
 def log_density(by_nutpie: Any) -> Callable[[np.ndarray], tuple[float, np.ndarray]]:
@@ -84,27 +86,6 @@ def log_density(by_nutpie: Any) -> Callable[[np.ndarray], tuple[float, np.ndarra
         return float(value[0]), gradient
 
     return density
-
-
-def at_points(by_nutpie: Any, points: np.ndarray) -> dict[str, np.ndarray]:
-    """All variables of the model, each (S, ...), at unconstrained points (S, P)."""
-    function = ctypes.CFUNCTYPE(
-        ctypes.c_int64, *2 * (ctypes.c_uint64,), *2 * (_DOUBLES,), ctypes.c_void_p
-    )
-    expand = function(by_nutpie.compiled_expand_func.address)
-    _check(np.shape(points)[1:], by_nutpie)
-    values = np.empty((len(points), by_nutpie.n_expanded))
-    for point, row in zip(np.ascontiguousarray(points, float), values, strict=True):
-        code = expand(
-            by_nutpie.n_dim, by_nutpie.n_expanded, _pointer(point), _pointer(row),
-            by_nutpie.user_data.ctypes.data,
-        )  # fmt: skip
-        if code != 0:
-            raise RuntimeError(f"the model's variables cannot be evaluated: code {code}")
-    return {
-        name: values[:, where].reshape(len(points), *shape)
-        for name, where, shape in zip(*by_nutpie.shape_info, strict=True)
-    }
 
 
 def compiled_jax(model: pm.Model) -> Any:
@@ -139,12 +120,6 @@ def _unknowns(model: pm.Model) -> list[TensorVariable]:
     return _numbers_first(model.rvs_to_values[variable] for variable in model.free_RVs)
 
 
-def _derived(model: pm.Model) -> list[TensorVariable]:
-    """All else that a draw has."""
-    sampled = set(_unknowns(model))
-    return _numbers_first(v for v in model.unobserved_value_vars if v not in sampled)
-
-
 def _data(model: pm.Model) -> tuple[list[TensorVariable], list[TensorVariable]]:
     """Floats and integers that the model reads."""
     floats = [variable for variable in model.data_vars if variable.dtype == "float64"]
@@ -152,22 +127,16 @@ def _data(model: pm.Model) -> tuple[list[TensorVariable], list[TensorVariable]]:
     return _numbers_first(floats), _numbers_first(integers)
 
 
-def _with_data(model: pm.Model, functions: Functions) -> Any:
-    """Functions with what they read of a model: nutpie's own form of a compiled model."""
+def _with_data(model: pm.Model, function: Any) -> Any:
+    """A log density with what it reads of a model: nutpie's own form of a compiled model."""
     from nutpie.compile_pymc import CompiledPyMCModel
 
     start, names = model.initial_point(), [variable.name for variable in _unknowns(model)]
     shapes = {name: np.shape(start[name]) for name in names}
-    dims = dict(model.named_vars_to_dims)
-    for variable in _derived(model):
-        axes = dims.get(variable.name, ())
-        if len(axes) != variable.ndim:  # its shape would not be known before it is evaluated
-            raise ValueError(f"{variable.name} has {variable.ndim} axes and {len(axes)} dims")
-        shapes[variable.name] = tuple(len(model.coords[axis]) for axis in axes)
     ends = np.cumsum([0, *(math.prod(shape) for shape in shapes.values())]).tolist()
 
     floats, integers = ([v.get_value() for v in variables] for variables in _data(model))
-    groups = [shapes[name] for name in names], map(np.shape, floats), map(np.shape, integers)
+    groups = shapes.values(), map(np.shape, floats), map(np.shape, integers)
     vectors = {
         "floats": _flat(floats, np.float64),
         "integers": _flat(integers, np.int64),
@@ -176,14 +145,14 @@ def _with_data(model: pm.Model, functions: Functions) -> Any:
     for vector in vectors.values():
         vector.flags.writeable = False
     return CompiledPyMCModel(
-        dims=dims,
-        _coords={name: pd.Index(values) for name, values in model.coords.items()},
+        dims={},
+        _coords={},
         _shapes=shapes,
-        _n_dim=ends[len(names)],
+        _n_dim=ends[-1],
         n_expanded=ends[-1],
-        shape_info=(list(shapes), [slice(*both) for both in pairwise(ends)], list(shapes.values())),
-        compiled_logp_func=functions.logp,
-        compiled_expand_func=functions.expand,
+        shape_info=(names, [slice(*both) for both in pairwise(ends)], list(shapes.values())),
+        compiled_logp_func=function,
+        compiled_expand_func=_copied(),
         initial_point_func=_starts(model, names),
         shared_data=vectors,  # hold what the addresses point to
         shared_var_keys={},
@@ -242,19 +211,21 @@ def _content(constant: Any) -> bytes | str:
     return repr(constant) if array.dtype.hasobject else array.tobytes()
 
 
-def _compile(key: str, model: pm.Model) -> Functions:
+def _compile(key: str, model: pm.Model) -> Any:
     """Compile, and keep it for other processes where that is possible."""
     with _no_collection():
-        functions = _c_functions(*_graphs(model))
+        function = _c_function(_graph(model))
     # rests on parts of Numba that are not public, and on a folder that can be written: without
     # them the next process takes its time, no more
     with suppress(Exception):
-        machine_code.keep(key, functions)
-    return functions
+        machine_code.keep(key, function)
+    return function
 
 
-def _graphs(model: pm.Model) -> tuple[Any, Any]:
-    """The log density with its gradient, and all variables, as functions of vectors."""
+def _graph(model: pm.Model) -> Any:
+    """The log density with its gradient, as a function of vectors."""
+    import numba
+
     point, floats, integers, layout = vectors = [
         pt.dvector("point"), pt.dvector("floats"), pt.lvector("integers"), pt.lvector("layout")
     ]  # fmt: skip
@@ -265,75 +236,90 @@ def _graphs(model: pm.Model) -> tuple[Any, Any]:
             if variable.ndim == 0:
                 values[variable] = vector[place]
             else:
-                view = ViewAt(variable.ndim)(vector, layout, entry)
-                values[variable] = pt.specify_shape(view, variable.type.shape)
+                values[variable] = ViewAt(variable.type.shape)(vector, layout, entry)
             entry += 1 + variable.ndim
 
     logp = rewrite_graph(model.logp(), include=["canonicalize", "stabilize"])
-    density = [logp, pack(pt.grad(logp, unknowns))]
-    everything = [pack([*unknowns, *_derived(model)])]
-    with model:
-        functions = [
-            pm.compile(
-                vectors, clone_replace(outputs, values), mode="NUMBA", on_unused_input="ignore"
-            )
-            for outputs in (density, everything)
-        ]
-    return tuple(_inlined(function.vm.jit_fn) for function in functions)
+    outputs = clone_replace([logp, pack(pt.grad(logp, unknowns))], values)
+    with model, _functions_shared():
+        function = pm.compile(vectors, outputs, mode="NUMBA", on_unused_input="ignore")
+    # straight into the C function: all else would go through LLVM once a layer
+    return numba.njit(function.vm.jit_fn.py_func, inline="always")
 
 
-def _inlined(jit_fn: Any) -> Any:
-    """A function of PyTensor's without the one around it, to go into the C function.
+@contextmanager
+def _functions_shared() -> Iterator[None]:
+    """Nodes that are equal share one function, in this process.
 
-    What holds all nodes would go through LLVM once a layer: a third of all compilation.
+    PyTensor makes one for each, in a second one that it keeps on disk: twice as many to compile,
+    and another thousand to read. Here the whole is kept.
     """
-    import numba
+    from pytensor.link.numba.dispatch import basic
 
-    inner = jit_fn.py_func.__globals__.get("jitable_func", jit_fn)
-    return numba.njit(inner.py_func, inline="always")
+    def shared(op: Any, node: Any = None, **kwargs: Any) -> tuple[Any, str | None]:
+        function, key = basic.numba_funcify_and_cache_key(op, node=node, **kwargs)
+        if node is None:  # the whole graph
+            return function, None
+        if key is None:
+            return function, key
+        types = [str(variable.type) for variable in (*node.inputs, *node.outputs)]
+        return _functions.setdefault((key, *types), function), key
+
+    before = basic.numba_funcify_ensure_cache
+    basic.numba_funcify_ensure_cache = shared
+    try:
+        yield
+    finally:
+        basic.numba_funcify_ensure_cache = before
 
 
-def _c_functions(density: Any, everything: Any) -> Functions:
-    """As nutpie calls them, by pointers: `user_data` holds the addresses and lengths of vectors."""
+def _c_function(density: Any) -> Any:
+    """As nutpie calls it, by pointers: `user_data` holds the addresses and lengths of vectors."""
     import numba
     from numba import types
     from nutpie.compile_pymc import address_as_void_pointer
 
     doubles, size = types.CPointer(types.double), types.uint64
 
-    @numba.njit
-    def vectors(user_data: Any) -> Any:
-        at = numba.carray(user_data, (3, 2), np.int64)
-        floats = numba.carray(address_as_void_pointer(at[0, 0]), at[0, 1], np.float64)
-        integers = numba.carray(address_as_void_pointer(at[1, 0]), at[1, 1], np.int64)
-        return floats, integers, numba.carray(address_as_void_pointer(at[2, 0]), at[2, 1], np.int64)
-
     @numba.cfunc(types.int64(size, doubles, doubles, doubles, types.voidptr))
     def logp(n_dim: Any, point: Any, gradient: Any, value: Any, user_data: Any) -> int:
         try:
-            floats, integers, sizes = vectors(user_data)
+            at = numba.carray(user_data, (3, 2), np.int64)
+            floats = numba.carray(address_as_void_pointer(at[0, 0]), at[0, 1], np.float64)
+            integers = numba.carray(address_as_void_pointer(at[1, 0]), at[1, 1], np.int64)
+            sizes = numba.carray(address_as_void_pointer(at[2, 0]), at[2, 1], np.int64)
             found, slopes = density(numba.carray(point, n_dim), floats, integers, sizes)
-            numba.carray(value, 1)[0] = found.item()
-            numba.carray(gradient, n_dim)[:] = slopes
-            if not np.all(np.isfinite(slopes)):
+            value[0] = found.item()
+            finite = True
+            for i in range(n_dim):  # an assignment to a slice takes a second to compile
+                gradient[i] = slopes[i]
+                finite &= np.isfinite(slopes[i])
+            if not finite:
                 return 3
-            if not np.isfinite(found.item()):
+            if not np.isfinite(value[0]):
                 return 4
         except Exception:
             return 1
         return 0
 
+    return logp
+
+
+@cache
+def _copied() -> Any:
+    """What a draw is kept as: its point."""
+    import numba
+    from numba import types
+
+    doubles, size = types.CPointer(types.double), types.uint64
+
     @numba.cfunc(types.int64(size, size, doubles, doubles, types.voidptr))
     def expand(n_dim: Any, n_expanded: Any, point: Any, out: Any, user_data: Any) -> int:
-        try:
-            floats, integers, sizes = vectors(user_data)
-            (found,) = everything(numba.carray(point, n_dim), floats, integers, sizes)
-            numba.carray(out, n_expanded)[:] = found
-        except Exception:
-            return -2
+        for i in range(n_dim):
+            out[i] = point[i]
         return 0
 
-    return Functions(logp, expand)
+    return expand
 
 
 @contextmanager

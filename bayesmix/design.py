@@ -33,8 +33,7 @@ from bayesmix.outlook import (
     with_runs,
 )
 from bayesmix.posterior import Fit
-from bayesmix.priors import default_priors
-from bayesmix.reference import reference
+from bayesmix.reference import replaced_priors
 from bayesmix.runs import Runs
 
 __all__ = ["Design", "Refitted", "design", "refit_value"]
@@ -256,13 +255,10 @@ def refit_value(
 
 def _short_fit(runs: Runs, like: Fit) -> Fit:
     """A fit by the same law and replaced priors, of two short chains."""
-    ref = reference(like.runs)
-    # defaults follow the scale of what is fitted, so only replacements are carried over
-    defaults = default_priors(ref.n_params, ref.n_tokens)
     return sample(
         runs,
         like.law,
-        priors={n: prior for n, prior in like.priors.items() if prior != defaults.get(n)},
+        priors=replaced_priors(like.priors, like.runs),
         groups=like.groups,
         checkpoints="all",
         draws=250,

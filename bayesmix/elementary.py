@@ -8,6 +8,7 @@ place of the C library's, so one formula serves vectors and single numbers alike
 import math
 
 import numba
+import numpy as np
 from numba import types
 from numba.extending import intrinsic
 
@@ -124,3 +125,12 @@ def log_each(values):
     flat = values.reshape(-1)
     for i in range(flat.size):
         flat[i] = log(flat[i])
+
+
+@numba.njit(cache=True, error_model="numpy")
+def taken(values, places):
+    """``values[places]`` of two vectors, which as such takes a third of a second to compile."""
+    found = np.empty(places.shape[0], values.dtype)
+    for i in range(places.shape[0]):
+        found[i] = values[places[i]]
+    return found

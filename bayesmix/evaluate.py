@@ -17,8 +17,8 @@ from bayesmix import _refits
 from bayesmix._evaluation import Evaluation
 from bayesmix.laplace import is_laplace
 from bayesmix.posterior import Fit
-from bayesmix.priors import Prior, default_priors
-from bayesmix.reference import reference
+from bayesmix.priors import Prior
+from bayesmix.reference import replaced_priors
 from bayesmix.runs import Runs
 from bayesmix.splits import Split
 
@@ -186,10 +186,7 @@ def _settings(law: "str | Fit | PointFit", options: dict[str, Any]) -> dict[str,
     name = law if isinstance(law, str) else law.law
     priors: dict[str, Prior] = {}
     if isinstance(law, Fit):
-        ref = reference(law.runs)
-        # defaults follow the scale of what is fitted, so only replacements are carried over
-        defaults = default_priors(ref.n_params, ref.n_tokens)
-        priors = {n: prior for n, prior in law.priors.items() if prior != defaults.get(n)}
+        priors = replaced_priors(law.priors, law.runs)
         sizes = law.posterior["posterior"].sizes
         options = {**options, "draws": sizes["draw"], "chains": sizes["chain"]}
         name = f"laplace:{name}" if is_laplace(law) else name

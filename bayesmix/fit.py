@@ -13,9 +13,10 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from bayesmix.compiling import compiled, compiled_jax
 from bayesmix.model import build_model, kept_variables
+from bayesmix.natural import in_natural_units
 from bayesmix.posterior import Fit, with_observed
-from bayesmix.priors import Prior, default_priors, replace_priors
-from bayesmix.reference import reference
+from bayesmix.priors import Prior
+from bayesmix.reference import swarm_priors
 from bayesmix.runs import Runs
 
 # NUTS turns back too early where some directions are much longer than most: trajectories are
@@ -120,8 +121,7 @@ def fit(
     many = sum(np.size(value) for value in model.initial_point().values()) > _MANY
     if not many:
         model = build_model(runs, law, priors, named, centre_tau=False)
-    ref = reference(runs)
-    used = replace_priors(default_priors(ref.n_params, ref.n_tokens), priors)
+    used = swarm_priors(runs, priors)
     cores = min(cores or os.cpu_count() or 1, chains)
     tree = _sample(model, many, draws, tune, chains, seed, cores, sampler, backend, progressbar)
     return Fit(with_observed(tree, runs), runs, law, used, named)
@@ -183,12 +183,15 @@ def _sample(
         )
     else:
         raise ValueError(f"unknown sampler {sampler!r}; valid names: nutpie, pymc")
-    stats = tree["sample_stats"].to_dataset()
-    posterior = tree["posterior"].to_dataset()[kept_variables(model)]
-    # as text, of which nutpie makes objects
-    posterior = posterior.assign_coords(
-        {name: list(model.coords[name]) for name in posterior.dims if name in model.coords}
-    )
+    stats, posterior = tree["sample_stats"].to_dataset(), tree["posterior"].to_dataset()
+    if sampler == "nutpie" and backend == "numba":
+        unknowns = {str(name): values.values for name, values in posterior.items()}
+        posterior = in_natural_units(model, unknowns)
+    else:
+        # as text, of which nutpie makes objects
+        posterior = posterior[kept_variables(model)].assign_coords(
+            {name: list(model.coords[name]) for name in posterior.dims if name in model.coords}
+        )
     return xr.DataTree.from_dict(
         {
             "posterior": posterior,

@@ -147,3 +147,8 @@ def _reference_jax(op, **kwargs):
         return solve(gains[None], jnp.ones_like(gains), jnp.reshape(log_n, (1,)), log_floor)[0]
 
     return reference
+
+
+@jax_funcify.register(ops.WithoutTrendOp)
+def _without_trend_jax(op, **kwargs):
+    return lambda vector, columns: vector - columns @ (columns.T @ vector)

@@ -8,20 +8,20 @@ The search then does not converge, and says so.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
-import pymc as pm
 import xarray as xr
 from scipy.optimize import minimize
 
-from bayesmix.compiling import at_points, compiled, log_density, unconstrained
+from bayesmix.compiling import compiled, log_density, unconstrained
 from bayesmix.diagnostics import Diagnosis
-from bayesmix.model import build_model, kept_variables
+from bayesmix.model import build_model
+from bayesmix.natural import in_natural_units
 from bayesmix.posterior import Fit, with_observed
-from bayesmix.priors import LogNormal, Normal, Prior, default_priors, replace_priors
-from bayesmix.reference import reference
+from bayesmix.priors import LogNormal, Normal, Prior
+from bayesmix.reference import swarm_priors
 from bayesmix.runs import Runs
 
 TOLERANCE = 1e-6  # nats below the mode, by Newton's decrement
@@ -209,8 +209,7 @@ def laplace(
     runs = runs.checkpoints(checkpoints)
     priors = {**_NO_EFFECT_OF_RUNS, **(priors or {})}
     model = build_model(runs, law, priors, centre_tau=False)
-    ref = reference(runs)
-    used = replace_priors(default_priors(ref.n_params, ref.n_tokens), priors)
+    used = swarm_priors(runs, priors)
     by_nutpie = compiled(model)
     density = log_density(by_nutpie)
     names = unconstrained(by_nutpie)
@@ -224,6 +223,10 @@ def laplace(
     root = conditional_root(mode, np.array([not name.endswith("_log__") for name in names]))
     z = rng.standard_normal((draws, initial.size))
     points = mode.point + z @ root.T
+    unknowns = {
+        name: points[:, np.array(names) == name].reshape(1, draws, *np.shape(value))
+        for name, value in start.items()
+    }
 
     flags = np.zeros((1, draws), bool)
     attrs = {
@@ -232,7 +235,7 @@ def laplace(
         "decrement": mode.decrement,
     }
     groups = {
-        "posterior": _natural(model, by_nutpie, points),
+        "posterior": in_natural_units(model, unknowns),
         "sample_stats": xr.Dataset({"diverging": (("chain", "draw"), flags)}, attrs=attrs),
     }
     fit = Fit(with_observed(xr.DataTree.from_dict(groups), runs), runs, law, used)
@@ -281,16 +284,3 @@ def _words(mode: Mode, agreed: int) -> str:
             f"{mode.least_curvature:.2g}, and a Newton step would gain {mode.decrement:.1g} nats"
         )
     return f"Laplace approximation at the MAP: not sampled. {found}."
-
-
-def _natural(model: pm.Model, by_nutpie: Any, points: np.ndarray) -> xr.Dataset:
-    """What a posterior keeps, in natural units, at unconstrained points (S, P)."""
-    values = at_points(by_nutpie, points)
-    dims = model.named_vars_to_dims
-    variables = {
-        name: (("chain", "draw", *dims.get(name, ())), values[name][None])
-        for name in kept_variables(model)
-    }
-    used = {dim for name in variables for dim in dims.get(name, ())}
-    coords = {name: list(values) for name, values in model.coords.items() if name in used}
-    return xr.Dataset(variables, {"chain": [0], "draw": np.arange(len(points)), **coords})

@@ -20,7 +20,7 @@ import numba
 import numpy as np
 
 from bayesmix.allocation import solve, solve_vjp
-from bayesmix.elementary import exp, exp_each, log, log_each
+from bayesmix.elementary import exp, exp_each, log, log_each, taken
 
 
 class Variant(NamedTuple):
@@ -145,7 +145,7 @@ def forward(
     n_problems, n_rows = problem_mixture.shape[0], row_problem.shape[0]
     n_mixtures, n_domains = mixtures.shape
     n_components = E.shape[0]
-    row_mixture = problem_mixture[row_problem]
+    row_mixture = taken(problem_mixture, row_problem)
     loss = np.empty((n_rows, n_components))
     log_x = np.empty((n_domains, n_problems))
     capacity = np.empty((n_domains, n_problems))
@@ -216,7 +216,7 @@ def pullback(
     n_problems, n_rows = problem_mixture.shape[0], row_problem.shape[0]
     n_mixtures, n_domains = mixtures.shape
     n_components = E.shape[0]
-    row_mixture = problem_mixture[row_problem]
+    row_mixture = taken(problem_mixture, row_problem)
     E_bar, log_A_bar, a_bar = np.zeros(n_components), np.zeros(n_components), np.zeros(n_components)
     log_c_bar, b_bar = np.zeros(n_domains), np.zeros(n_domains)
     G_bar, Q_bar = np.zeros(n_components), np.zeros(n_components)

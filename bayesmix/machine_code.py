@@ -1,4 +1,4 @@
-"""Compiled functions kept on disk, whole, for other processes.
+"""A compiled function kept on disk, whole, for other processes.
 
 PyTensor and Numba keep the parts of a compiled model, but to rewrite its graph and link the parts
 again takes some 13 s. Machine code of the whole is in ``pytensor.config.compiledir``, a file a key.
@@ -27,20 +27,11 @@ class _Code:
     environments: list[Any]
 
 
-@dataclass(frozen=True)
-class Functions:
-    """What nutpie calls: the log density with its gradient, and all variables at a point."""
-
-    logp: Any
-    expand: Any
-
-
-def keep(key: str, functions: Functions) -> None:
+def keep(key: str, function: Any) -> None:
     """Write what was compiled, and let the oldest files go."""
-    both = functions.logp, functions.expand
-    if any(function._library.has_dynamic_globals for function in both):
+    if function._library.has_dynamic_globals:
         return  # addresses of this process are in the code
-    content = pickle.dumps([_serialized(function) for function in both])
+    content = pickle.dumps(_serialized(function))
     path = path_of(key)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary:
@@ -50,7 +41,7 @@ def keep(key: str, functions: Functions) -> None:
         old.unlink(missing_ok=True)
 
 
-def read(key: str) -> Functions | None:
+def read(key: str) -> _Code | None:
     """What an earlier process compiled, or None if there is none, or not whole."""
     try:
         written = path_of(key).read_bytes()
@@ -60,7 +51,7 @@ def read(key: str) -> Functions | None:
     if hashlib.sha256(content).digest() != digest:
         return None
     try:
-        return Functions(*(_code(*function) for function in pickle.loads(content)))
+        return _code(*pickle.loads(content))
     except Exception:  # parts of Numba that are not public, or of a file that another version wrote
         return None
 

@@ -25,13 +25,11 @@ from bayesmix.priors import (
     LEAST_DOF,
     Normal,
     Prior,
-    default_priors,
-    replace_priors,
 )
-from bayesmix.reference import Reference, reference
+from bayesmix.reference import Reference, reference, swarm_priors
 from bayesmix.runs import Runs
 
-MODEL_VERSION = 12
+MODEL_VERSION = 13
 
 
 def components(runs: Runs) -> tuple[str, ...]:
@@ -109,7 +107,7 @@ def build_model(
     if groups and not variant.transfer:
         raise ValueError(f"groups are of tau, which law {law!r} has not")
     ref = reference(runs)
-    prior = replace_priors(default_priors(ref.n_params, ref.n_tokens), priors)
+    prior = swarm_priors(runs, priors)
     coords = {
         "domain": runs.domains,
         "source": runs.domains,
@@ -118,7 +116,7 @@ def build_model(
         "run": np.unique(runs.run_ids.values),
         "cell": np.arange(len(scales(runs).log_scale)),
     }
-    with pm.Model(coords=coords) as model:
+    with pm.Model(coords=coords, check_bounds=False) as model:
         # means follow the swarm's N and D: as constants they would be part of the code. The
         # floor's does not, and its coordinate needs a number
         prior = {
@@ -167,6 +165,26 @@ def _floor_logit(prior: Prior):
     if not isinstance(prior, Normal):
         return prior.rv("floor_logit")
     return prior.rv("floor_logit", coordinate=LogSoftplus(prior.mu - math.log(4)))
+
+
+def _log_level(prior: Prior, rise):
+    """Log loss at the reference, less the median's: sampled is what it is where runs see it.
+
+    That is `rise` less, or about. The loss of a domain that few runs have is known at the mean
+    mixture by its slope alone.
+    """
+    if not isinstance(prior, Normal):
+        return prior.rv("level_offset", dims="component")
+    return replace(prior, mu=prior.mu - rise).rv("level_offset", dims="component") + rise
+
+
+def _away(runs: Runs, ref: Reference) -> np.ndarray:
+    """Mean log of each domain's weight where runs have it, less that at the reference, (C,)."""
+    weights = runs.weights.values
+    seen = weights > 0
+    total = np.where(seen, np.log(np.where(seen, weights, 1.0)), 0.0).sum(axis=0)
+    mean = np.where(seen.any(axis=0), total / np.maximum(seen.sum(axis=0), 1), np.log(ref.weights))
+    return np.concatenate([mean - np.log(ref.weights), np.zeros(len(runs.targets))])
 
 
 def _exponent(logit):
@@ -241,12 +259,9 @@ def _anchored_parameters(
     def of_domains(values):
         return pt.concatenate([values, data(np.zeros(n_targets))]) if n_targets else values
 
-    log_level = prior["level"].rv("level_offset", dims="component")
-    log_level += data(_log_medians(runs))
-    zeros = pt.zeros_like(log_level)
-    level = pm.Deterministic("level", pt.exp(log_level), dims="component")
+    zeros = data(np.zeros(n_domains + n_targets))
 
-    # A level is split by three sticks, from what data fix best to what they fix least.
+    # A level is split by four sticks, from what data fix best to what they fix least.
     # 1: elasticities, -dlog L / dlog x = share * b and -dlog L / dlog T = share * a, each at
     #    least share * EXPONENT_MAX, which bounds the exponents
     odds_b = of_domains(pt.exp(_pooled("capacity", prior, "domain", informed=True)))
@@ -255,25 +270,34 @@ def _anchored_parameters(
         odds_a = pt.exp(_pooled("noise", prior, "component", informed=True))
     rest = 1 / (1 + odds_b + odds_a)
     least_capacity, least_noise = odds_b * rest, odds_a * rest
-    # 2: the shared head
-    head_n = head_d = zeros
+    slope = EXPONENT_MAX * (least_capacity + least_noise)
+    log_level = _log_level(prior["level"], slope * data(_away(runs, ref))) + data(
+        _log_medians(runs)
+    )
+    level = pm.Deterministic("level", pt.exp(log_level), dims="component")
+    # 2: the shared head, but for what of it is the same in all runs
+    odds_n = odds_d = zeros
     g = q = pt.constant(1.0)
     if variant.head:
-        sizes, horizons = np.unique(runs.n_params.values), np.unique(runs.n_tokens.values)
+        horizons = np.unique(runs.n_tokens.values)
         g = pm.Deterministic("g", _exponent(prior["g"].rv("g_logit")))
         q = pm.Deterministic("q", _exponent(prior["q"].rv("q_logit")))
-        odds_n = pt.exp(_pooled("head_n", prior, "component", informed=sizes.size > 1)) / g
+        odds_n = pt.exp(_pooled("head_n", prior, "component", informed=not ref.one_size)) / g
         odds_d = pt.exp(_pooled("head_d", prior, "component", informed=horizons.size > 2)) / q
-        head_n, head_d = (rest * odds / (1 + odds_n + odds_d) for odds in (odds_n, odds_d))
-        rest = rest / (1 + odds_n + odds_d)
-    # 3: curvature: what the capacity and noise terms have beyond the least, and the irreducible
+    heads = (odds_n, ref.one_size), (odds_d, ref.one_horizon)
+    left = rest / (1 + sum(odds for odds, same in heads if not same))
+    # 3: curvature: what the capacity and noise terms have beyond the least, and what is constant
     odds_b = of_domains(pt.exp(_pooled("capacity_curvature", prior, "domain", informed=False)))
     odds_a = zeros
     if variant.noise:
         odds_a = pt.exp(_pooled("noise_curvature", prior, "component", informed=False))
-    irreducible = rest / (1 + odds_b + odds_a)
-    capacity = (least_capacity + irreducible * odds_b)[domains]
-    noise = least_noise + irreducible * odds_a
+    constant = left / (1 + odds_b + odds_a)
+    capacity = (least_capacity + constant * odds_b)[domains]
+    noise = least_noise + constant * odds_a
+    # 4: the irreducible among that, which no run tells from a head that is the same in all: split
+    #    before the curvature, one of them or the other would take a large loss, in two modes
+    irreducible = constant / (1 + sum(odds for odds, same in heads if same))
+    head_n, head_d = ((irreducible if same else left) * odds for odds, same in heads)
     pm.Deterministic("share_irreducible", irreducible, dims="component")
     pm.Deterministic("share_capacity", capacity, dims="domain")
     if variant.noise:
@@ -300,7 +324,7 @@ def _anchored_parameters(
         fade = pm.Deterministic("fade", pm.math.sigmoid(prior["fade"].rv("fade_logit")))
     if variant.noise:
         a = pm.Deterministic("a", EXPONENT_MAX * least_noise / noise, dims="component")
-        log_t = fade * log_d + pt.log(pt.dot(tau, weights))
+        log_t = fade * log_d + pt.log((tau * weights).sum(axis=1))
         log_A = pm.Deterministic("log_A", pt.log(level * noise) + a * log_t, dims="component")
     log_G = log_Q = zeros
     if variant.head:
@@ -402,10 +426,12 @@ def _offset(runs: Runs, prior):
         data(columns) * prior[name].rv(name) for name, columns in zip(bases, of_basis, strict=True)
     )
     n_rows = data(sum(rank))
-    common = pm.Normal("offset_common_z", shape=(n_rows, 1))
     own = pm.Normal("offset_z", shape=(n_rows, data(n_components)))
+    # times ones: its gradient is a sum of products then, and a bare sum is slow to compile
+    common = pm.Normal("offset_common_z", shape=n_rows)[:, None] * data(np.ones(n_components))
     z = scale[:, None] * (pt.sqrt(shared) * common + pt.sqrt(1 - shared) * own)
-    offset = pt.dot(data(np.concatenate(list(bases.values()), axis=1)), z)
+    basis = data(np.concatenate(list(bases.values()), axis=1))
+    offset = (basis[:, :, None] * z).sum(axis=1)
     return pm.Deterministic("offset", offset, dims=("cell", "component"))
 
 
@@ -445,9 +471,7 @@ def _likelihood(runs: Runs, loss, offset, prior, usable: np.ndarray):
     if np.diff(cells.run_start).max() > 1:
         rho = phi + (1 - phi) * pm.math.sigmoid(prior["checkpoint_correlation"].rv("rho_logit"))
         rho = pm.Deterministic("rho", rho)
-    trend = data(run_trend(runs))
-    effect = pm.Normal("run_z", dims="run")
-    effect -= pt.dot(trend, pt.dot(trend.T, effect))
+    effect = ops.without_trend(pm.Normal("run_z", dims="run"), data(run_trend(runs)))
     outlier = prior["outlier_scale"].rv("outlier_scale")
     outlier *= pm.Exponential("outlier_z", 1.0, dims="run")
     # lighter: two cells could else be noise of 100 sigma, at the price of a few nats

@@ -22,7 +22,7 @@ import numba
 import numpy as np
 
 from bayesmix.discrepancy import Scales
-from bayesmix.elementary import exp, log
+from bayesmix.elementary import exp, log, taken
 
 UNSEEN = 1.0  # doubt about the log of a weight of 0
 
@@ -219,7 +219,7 @@ def log_likelihood(
         log_within[count] = log(1.0 - rho + gap * count)
 
     # of cells: what a row of the swarm, sorted, is for one component
-    run, cell = row_run[rows], row_cell[rows]
+    run, cell = taken(row_run, rows), taken(row_cell, rows)
     per_wider, effect_of = np.empty(n_rows), np.empty(n_rows)
     for k in range(n_rows):
         per_wider[k], effect_of[k] = exp(-outlier[run[k]]), effect[run[k]]

@@ -1,21 +1,18 @@
 """The kernels of the law and of the noise as PyTensor Ops: Numba dispatch, exact pullbacks.
 
 Nothing is computed here: `LawOp` calls `law.forward`, its pullback `law.pullback`, `NoiseOp`
-`noise.log_likelihood`, and `ReferenceOp` the solver of `allocation`.
+`noise.log_likelihood`, and `ReferenceOp` the solver of `allocation`; but for `WithoutTrendOp`, a
+projection that is its own pullback. Numba inlines what stands between a model and these functions.
 """
 
-import zlib
-from pathlib import Path
-
-import numba
 import numpy as np
 import pytensor.tensor as pt
 from pytensor.gradient import DisconnectedType, disconnected_type
 from pytensor.graph.basic import Apply
 from pytensor.graph.op import Op
-from pytensor.link.numba.dispatch.basic import numba_njit, register_funcify_default_op_cache_key
+from pytensor.link.numba.dispatch.basic import numba_funcify, numba_njit
 
-from bayesmix import allocation, elementary, law, noise
+from bayesmix import allocation, law, noise
 
 _N_PARAMETERS = len(law.PARAMETERS)
 _SCALARS = ("g", "q", "log_H", "fade")
@@ -23,9 +20,6 @@ _TYPES = tuple(
     pt.dscalar if name in _SCALARS else pt.dmatrix if name == "tau" else pt.dvector
     for name in law.PARAMETERS
 )
-# PyTensor keeps compiled Ops on disk under this key: an edited kernel must not meet its old code
-_SOURCES = (elementary.__file__, allocation.__file__, law.__file__, noise.__file__, __file__)
-_KERNEL = zlib.crc32(b"".join(Path(source).read_bytes() for source in _SOURCES))
 N_NOISE = 12  # what `noise.log_likelihood` is differentiated by: all but the data
 _POINT_TYPES = (pt.dmatrix, pt.lvector, pt.dvector, pt.lvector, pt.dvector)
 
@@ -150,7 +144,26 @@ class ReferencePullbackOp(Op):
         output_storage[1][0] = np.asarray(floor_bar)
 
 
-@numba.njit(cache=True, error_model="numpy")
+class WithoutTrendOp(Op):
+    """A vector less its projection on orthonormal columns (n, rank)."""
+
+    __props__ = ()
+
+    def make_node(self, vector, columns):
+        inputs = [pt.as_tensor_variable(value) for value in (vector, columns)]
+        return Apply(self, inputs, [pt.dvector()])
+
+    def perform(self, node, inputs, output_storage):
+        vector, columns = inputs
+        output_storage[0][0] = vector - columns @ (columns.T @ vector)
+
+    def pullback(self, inputs, outputs, cotangents):
+        return [self(cotangents[0], inputs[1]), disconnected_type()]
+
+    def connection_pattern(self, node):
+        return [[True], [False]]
+
+
 def _at_reference(gains, log_n, log_floor):
     """The one capacity problem of the reference, with exponents 0."""
     log_x = np.empty((gains.size, 1))
@@ -159,7 +172,6 @@ def _at_reference(gains, log_n, log_floor):
     return log_x.reshape(-1)
 
 
-@numba.njit(cache=True, error_model="numpy")
 def _at_reference_vjp(bar, log_x, log_n, log_floor):
     """Cotangents of its gains and of log H."""
     gains_bar = np.empty((bar.size, 1))
@@ -175,12 +187,12 @@ def _scalar(value):
     return float(value) if np.ndim(value) == 0 else value
 
 
-@register_funcify_default_op_cache_key(LawOp)
+@numba_funcify.register(LawOp)
 def _law_numba(op, node, **kwargs):
     noise, head = op.variant.noise, op.variant.head
     forward = law.forward
 
-    @numba_njit
+    @numba_njit(inline="always")
     def law_forward(
         E, log_c, b, log_A, a, tau, log_G, g, log_Q, q, log_H, fade,
         mixtures, problem_mixture, problem_log_n, row_problem, row_log_d,
@@ -191,15 +203,15 @@ def _law_numba(op, node, **kwargs):
             noise, head,
         )  # fmt: skip
 
-    return law_forward, _KERNEL
+    return law_forward
 
 
-@register_funcify_default_op_cache_key(LawPullbackOp)
+@numba_funcify.register(LawPullbackOp)
 def _law_pullback_numba(op, node, **kwargs):
     noise, head = op.variant.noise, op.variant.head
     pullback = law.pullback
 
-    @numba_njit
+    @numba_njit(inline="always")
     def law_pullback(
         E, log_c, b, log_A, a, tau, log_G, g, log_Q, q, log_H, fade,
         mixtures, problem_mixture, problem_log_n, row_problem, row_log_d,
@@ -217,14 +229,14 @@ def _law_pullback_numba(op, node, **kwargs):
             np.asarray(bars[11]),
         )  # fmt: skip
 
-    return law_pullback, _KERNEL
+    return law_pullback
 
 
-@register_funcify_default_op_cache_key(NoiseOp)
+@numba_funcify.register(NoiseOp)
 def _noise_numba(op, node, **kwargs):
     log_likelihood = noise.log_likelihood
 
-    @numba_njit
+    @numba_njit(inline="always")
     def noise_likelihood(
         loss, offset, sigma, kappa, kappa_unseen, common, effect, outlier, dof, dof_unseen,
         rho, phi, observed, doubt, row_cell, row_run, rows, run_start, group_start,
@@ -240,26 +252,46 @@ def _noise_numba(op, node, **kwargs):
             np.asarray(bars[11]),
         )  # fmt: skip
 
-    return noise_likelihood, _KERNEL
+    return noise_likelihood
 
 
-@register_funcify_default_op_cache_key(ReferenceOp)
+@numba_funcify.register(ReferenceOp)
 def _reference_numba(op, node, **kwargs):
-    @numba_njit
+    at_reference = numba_njit(_at_reference, inline="always")
+
+    @numba_njit(inline="always")
     def reference(gains, log_n, log_floor):
-        return _at_reference(gains, log_n.item(), log_floor.item())
+        return at_reference(gains, log_n.item(), log_floor.item())
 
-    return reference, _KERNEL
+    return reference
 
 
-@register_funcify_default_op_cache_key(ReferencePullbackOp)
+@numba_funcify.register(ReferencePullbackOp)
 def _reference_pullback_numba(op, node, **kwargs):
-    @numba_njit
+    vjp = numba_njit(_at_reference_vjp, inline="always")
+
+    @numba_njit(inline="always")
     def reference_pullback(bar, log_x, log_n, log_floor):
-        gains_bar, floor_bar = _at_reference_vjp(bar, log_x, log_n.item(), log_floor.item())
+        gains_bar, floor_bar = vjp(bar, log_x, log_n.item(), log_floor.item())
         return gains_bar, np.asarray(floor_bar)
 
-    return reference_pullback, _KERNEL
+    return reference_pullback
+
+
+@numba_funcify.register(WithoutTrendOp)
+def _without_trend_numba(op, node, **kwargs):
+    @numba_njit
+    def without_trend(vector, columns):
+        left = vector.copy()
+        for j in range(columns.shape[1]):
+            along = 0.0
+            for i in range(vector.size):
+                along += columns[i, j] * vector[i]
+            for i in range(vector.size):
+                left[i] -= along * columns[i, j]
+        return left
+
+    return without_trend
 
 
 def losses(parameters, at, variant: law.Variant):
@@ -312,6 +344,11 @@ def log_likelihood(
     freedom = dof + unseen * (dof_unseen - dof)
     constant = noise.log_constant(freedom, size, pt.gammaln, pt.log)
     return total + (count * constant).sum()
+
+
+def without_trend(vector, columns):
+    """A symbolic vector (n,) less its projection on orthonormal columns (n, rank)."""
+    return WithoutTrendOp()(vector, columns)
 
 
 def reference_log_x(weights, b, log_capacity, log_n, log_floor):

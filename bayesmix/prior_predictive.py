@@ -10,8 +10,8 @@ import xarray as xr
 from bayesmix.model import build_model, kept_variables
 from bayesmix.posterior import Fit
 from bayesmix.predict import MEAN, predict
-from bayesmix.priors import Prior, default_priors, replace_priors
-from bayesmix.reference import reference
+from bayesmix.priors import Prior
+from bayesmix.reference import swarm_priors
 from bayesmix.runs import Runs
 
 
@@ -69,8 +69,7 @@ def prior_fit(
         "posterior": xr.Dataset(variables, coords),
         "sample_stats": xr.Dataset({"diverging": (("chain", "draw"), np.zeros((1, draws), bool))}),
     }
-    ref = reference(runs)
-    used = replace_priors(default_priors(ref.n_params, ref.n_tokens), priors)
+    used = swarm_priors(runs, priors)
     return Fit(xr.DataTree.from_dict(tree), runs, law, used)
 
 

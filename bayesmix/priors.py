@@ -86,7 +86,9 @@ def _logit(share: float) -> float:
     return math.log(share / (1 - share))
 
 
-def default_priors(n_params: float, n_tokens: float) -> dict[str, Prior]:
+def default_priors(
+    n_params: float, n_tokens: float, *, one_size: bool = False, one_horizon: bool = False
+) -> dict[str, Prior]:
     """The default priors, for a swarm whose reference point is at the given N and D.
 
     How a loss splits at the reference comes from the scaling-law literature: of Chinchilla's
@@ -98,6 +100,9 @@ def default_priors(n_params: float, n_tokens: float) -> dict[str, Prior]:
     ----------
     n_params, n_tokens : float
         N (parameters) and D (tokens) of the reference point.
+    one_size, one_horizon : bool
+        Whether all runs are of one N, and of one D: that part of the head is then the same in all
+        runs, and split last, from the irreducible part. The centres are those of the same losses.
 
     Returns
     -------
@@ -117,7 +122,9 @@ def default_priors(n_params: float, n_tokens: float) -> dict[str, Prior]:
     irreducible = 1 / (1 + 2 * n_half + 2 * d_half)
     least = _EXPONENT / EXPONENT_MAX
     flat = 1 - irreducible * least * (n_half + d_half)
-    bent = 1 + (1 - least) * (n_half + d_half)
+    # over the irreducible: what is the same in all runs, and with it what is curved
+    constant = 1 + one_size * n_half + one_horizon * d_half
+    bent = constant + (1 - least) * (n_half + d_half)
     spread = LogNormal(math.log(0.4), 0.4)
     return {
         # log of the loss at the reference, less the log of the domain's median loss
@@ -129,16 +136,16 @@ def default_priors(n_params: float, n_tokens: float) -> dict[str, Prior]:
         "noise_spread": spread,
         # log of the head's elasticities against what is left; their exponents, on a logit scale
         # of (0, EXPONENT_MAX): Kaplan and Chinchilla found 0.05 to 0.37
-        "head_n_mean": Normal(math.log(n_half * _EXPONENT / bent), 0.7),
+        "head_n_mean": Normal(math.log(n_half * _EXPONENT / (1 if one_size else bent)), 0.7),
         "head_n_spread": spread,
-        "head_d_mean": Normal(math.log(d_half * _EXPONENT / bent), 0.7),
+        "head_d_mean": Normal(math.log(d_half * _EXPONENT / (1 if one_horizon else bent)), 0.7),
         "head_d_spread": spread,
         "g": Normal(_logit(_EXPONENT / EXPONENT_MAX), 0.5),
         "q": Normal(_logit(_EXPONENT / EXPONENT_MAX), 0.5),
-        # log odds of the rest of the capacity and noise shares against the irreducible share
-        "capacity_curvature_mean": Normal(math.log(n_half * (1 - least)), 0.7),
+        # log odds of the rest of the capacity and noise shares against what is the same in all runs
+        "capacity_curvature_mean": Normal(math.log(n_half * (1 - least) / constant), 0.7),
         "capacity_curvature_spread": spread,
-        "noise_curvature_mean": Normal(math.log(d_half * (1 - least)), 0.7),
+        "noise_curvature_mean": Normal(math.log(d_half * (1 - least) / constant), 0.7),
         "noise_curvature_spread": spread,
         # logit of the power of D in the effective tokens, where runs differ in D: the law has 1
         "fade": Normal(2.0, 1.5),

@@ -1,9 +1,12 @@
-"""The point inside a swarm at which the model is anchored."""
+"""The point inside a swarm at which the model is anchored, and the priors that follow from it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
+from bayesmix.discrepancy import SAME_SCALE
+from bayesmix.priors import Prior, default_priors, replace_priors
 from bayesmix.runs import Runs
 
 
@@ -17,11 +20,15 @@ class Reference:
         The mean mixture of the runs.
     n_params, n_tokens : float
         Geometric means, parameters and tokens.
+    one_size, one_horizon : bool
+        Whether all runs are of one N, and of one D.
     """
 
     weights: np.ndarray
     n_params: float
     n_tokens: float
+    one_size: bool
+    one_horizon: bool
 
 
 def reference(runs: Runs) -> Reference:
@@ -29,8 +36,35 @@ def reference(runs: Runs) -> Reference:
     weights = runs.effective_weights().values.mean(axis=0)
     # a domain that no run ever drew still needs a finite log weight
     weights = np.maximum(weights, 1e-4)
+    logs = np.log(runs.n_params.values), np.log(runs.n_tokens.values)
+    means = (float(np.exp(values.mean())) for values in logs)
     return Reference(
-        weights / weights.sum(),
-        float(np.exp(np.log(runs.n_params.values).mean())),
-        float(np.exp(np.log(runs.n_tokens.values).mean())),
+        weights / weights.sum(), *means, *(bool(np.ptp(values) <= SAME_SCALE) for values in logs)
     )
+
+
+def swarm_priors(runs: Runs, new: Mapping[str, Prior] | None = None) -> dict[str, Prior]:
+    """The default priors of a swarm, some replaced by name.
+
+    Raises
+    ------
+    ValueError
+        If a name is unknown or a value is no prior.
+
+    Examples
+    --------
+    >>> from bayesmix import load_dataset
+    >>> swarm_priors(load_dataset("tinyswarm"))["fade"]
+    Normal(mu=2.0, sigma=1.5)
+    """
+    ref = reference(runs)
+    defaults = default_priors(
+        ref.n_params, ref.n_tokens, one_size=ref.one_size, one_horizon=ref.one_horizon
+    )
+    return replace_priors(defaults, new)
+
+
+def replaced_priors(used: Mapping[str, Prior], runs: Runs) -> dict[str, Prior]:
+    """Those priors of a swarm's fit that are not its defaults, which follow the swarm."""
+    defaults = swarm_priors(runs)
+    return {name: prior for name, prior in used.items() if prior != defaults.get(name)}

@@ -9,12 +9,13 @@ import numpy as np
 import nutpie
 import pandas as pd
 import pymc as pm
+import pytensor
 import pytensor.tensor as pt
 import pytest
 
 import bayesmix as bm
 from bayesmix import compiling, machine_code
-from bayesmix.compiling import at_points, code_key, compiled, log_density, unconstrained
+from bayesmix.compiling import code_key, compiled, log_density, unconstrained
 from bayesmix.model import build_model, data
 from bayesmix.priors import Normal
 
@@ -65,7 +66,7 @@ def in_memory(model: pm.Model):
 
 
 def drawn(model: pm.Model) -> np.ndarray:
-    """A few draws, kept and expanded."""
+    """A few draws of the unknowns."""
     tree = nutpie.sample(
         compiled(model), draws=5, tune=5, chains=1, seed=1, progress_bar=False, save_warmup=False
     )
@@ -152,12 +153,12 @@ def test_the_key_tells_models_apart_and_not_their_data(monkeypatch: pytest.Monke
 
 
 def test_the_oldest_files_go(folder: Path, tmp_path: Path, monkeypatch) -> None:
-    functions = in_memory(small(0.05))
+    function = in_memory(small(0.05))
     monkeypatch.setattr(machine_code, "_KEPT", 2)
     monkeypatch.setattr(machine_code, "path_of", lambda key: tmp_path / f"{key}.pickle")
     (tmp_path / ".killed.pickle.x").mkdir()  # as a process leaves it that is killed while it writes
     for key in ("first", "second", "third"):
-        machine_code.keep(key, functions)
+        machine_code.keep(key, function)
     assert {file.stem for file in tmp_path.iterdir() if file.is_file()} == {"second", "third"}
 
 
@@ -182,11 +183,6 @@ def test_the_log_density_is_the_models_own(folder: Path, n: int) -> None:
     steps = 1e-5 * np.eye(len(point))
     slopes = [(density(point + s)[0] - density(point - s)[0]) / 2e-5 for s in steps]
     np.testing.assert_allclose(gradient, slopes, rtol=1e-6, atol=1e-6)
-    drawn_there = at_points(by_nutpie, point[None])
-    assert drawn_there["spread"][0] == np.exp(as_pymc["spread_log__"])
-    np.testing.assert_array_equal(drawn_there["column"][0], as_pymc["column"])
-    x = np.vander(np.linspace(0.0, 0.05, n), n)
-    np.testing.assert_allclose(drawn_there["fitted"][0], x @ as_pymc["level"], rtol=1e-13)
 
 
 def test_a_density_without_a_value_is_not_an_error(folder: Path) -> None:
@@ -202,19 +198,43 @@ def test_a_density_without_a_value_is_not_an_error(folder: Path) -> None:
 def test_what_cannot_be_kept_or_read_is_compiled(folder: Path, monkeypatch) -> None:
     """The file rests on parts of Numba that another version may not have."""
     model = small(0.05)
-    key, functions = code_key(model), in_memory(model)
+    key, function = code_key(model), in_memory(model)
     monkeypatch.setattr(machine_code, "_serialized", None)
-    monkeypatch.setattr(compiling, "_graphs", lambda _: ())
-    monkeypatch.setattr(compiling, "_c_functions", lambda: functions)
-    assert compiling._compile("another", model) is functions
+    monkeypatch.setattr(compiling, "_graph", lambda model: model)
+    monkeypatch.setattr(compiling, "_c_function", lambda _: function)
+    assert compiling._compile("another", model) is function
     monkeypatch.setattr(machine_code, "_code", None)
     assert machine_code.read(key) is None
 
 
 def test_a_file_holds_nothing_of_a_swarms_data(folder: Path) -> None:
     """Nor of its sizes: code, the symbol, and the constants of functions."""
-    functions = pickle.loads(machine_code.path_of(code_key(small(0.05))).read_bytes()[32:])
-    for _, symbol, environments in functions:
-        assert symbol.startswith("cfunc.")
-        constants = [c for e in environments for c in e.consts]
-        assert not any(isinstance(c, np.ndarray) for c in constants)
+    content = machine_code.path_of(code_key(small(0.05))).read_bytes()[32:]
+    _, symbol, environments = pickle.loads(content)
+    assert symbol.startswith("cfunc.")
+    constants = [c for e in environments for c in e.consts]
+    assert not any(isinstance(c, np.ndarray) for c in constants)
+
+
+def test_equal_nodes_share_a_function_and_others_do_not(folder: Path) -> None:
+    """Graphs compiled one after another: of the same nodes, of other nodes, of other types."""
+    vector, matrix = pt.dvector(), pt.dmatrix()
+    at, square = np.array([0.5, -1.5]), np.array([[0.3, 2.0]])
+    graphs = [
+        ([vector], [pt.exp(vector) * 2, (vector**2).sum()], (at,)),
+        ([vector], [pt.exp(vector) * 3, (vector**2).sum()], (at,)),
+        ([matrix], [pt.exp(matrix) * 2, (matrix**2).sum()], (square,)),
+        ([vector, matrix], [vector * matrix, matrix * vector + matrix], (at, square)),
+    ]
+    truth = [
+        (2 * np.exp(at), 2.5),
+        (3 * np.exp(at), 2.5),
+        (2 * np.exp(square), 4.09),
+        (at * square, square * at + square),
+    ]
+    for _ in range(2):
+        for (inputs, outputs, values), expected in zip(graphs, truth, strict=True):
+            with compiling._functions_shared():
+                function = pytensor.function(inputs, outputs, mode="NUMBA")
+            for got, right in zip(function(*values), expected, strict=True):
+                np.testing.assert_allclose(got, right, rtol=1e-14)

@@ -11,7 +11,8 @@ import bayesmix as bm
 from bayesmix import _refits
 from bayesmix.compiling import log_density
 from bayesmix.evaluate import _settings
-from bayesmix.laplace import _natural, _words, find_mode, found_mode, is_laplace
+from bayesmix.laplace import _words, find_mode, found_mode, is_laplace
+from bayesmix.natural import in_natural_units
 
 DOMAINS = ("web", "code")
 
@@ -77,7 +78,7 @@ def test_conjugate_model_of_pymc():
     mode, _ = find_mode(log_density(by_nutpie), [np.ones(3)])
     np.testing.assert_allclose(mode.point, 0.8 * y, atol=1e-6)
     np.testing.assert_allclose(mode.root @ mode.root.T, 0.2 * np.eye(3), atol=1e-6)
-    posterior = _natural(model, by_nutpie, mode.point[None])
+    posterior = in_natural_units(model, {"x": mode.point[None, None]})
     coords = {"chain": [0], "draw": [0], "place": ["a", "b", "c"]}
     expected = xr.DataArray([[1.6 * y]], coords, ("chain", "draw", "place"))
     xr.testing.assert_allclose(posterior["twice"], expected)

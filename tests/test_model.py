@@ -347,19 +347,37 @@ def test_a_replaced_prior_moves_its_parameter() -> None:
 
 
 @pytest.mark.parametrize("size", [(1e6, 1e9), (1e8, 2e9), (1e9, 2e10), (7e10, 1e12)])
-def test_default_priors_centre_the_exponents_on_the_literature(size) -> None:
-    """At the centres of the priors the exponents a and b are 0.3, inside 0.2 to 0.35."""
-    prior = default_priors(*size)
-    for term in ("capacity", "noise"):
-        other = "noise" if term == "capacity" else "capacity"
-        odds, odds_other = (np.exp(prior[f"{n}_mean"].mu) for n in (term, other))
-        least = odds / (1 + odds + odds_other)
-        rest = 1 / (1 + odds + odds_other)
-        heads = sum(np.exp(prior[f"head_{n}_mean"].mu) / 0.3 for n in "nd")
-        rest /= 1 + heads
-        curve, curve_other = (np.exp(prior[f"{n}_curvature_mean"].mu) for n in (term, other))
-        share = least + rest * curve / (1 + curve + curve_other)
-        assert EXPONENT_MAX * least / share == pytest.approx(0.3, rel=0.02)
+@pytest.mark.parametrize("one_size", [False, True])
+@pytest.mark.parametrize("one_horizon", [False, True])
+def test_default_priors_centre_the_exponents_on_the_literature(size, one_size, one_horizon):
+    """At the centres of the priors the exponents a and b are 0.3, inside 0.2 to 0.35.
+
+    And what is irreducible is the same, whether parts of the head are split first or last.
+    """
+    both = (one_size, one_horizon), (False, False)
+    found = [centre(default_priors(*size, one_size=n, one_horizon=d), n, d) for n, d in both]
+    for exponent in found[0][:2]:
+        assert exponent == pytest.approx(0.3, rel=0.02)
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-12)
+
+
+def centre(prior, one_size: bool, one_horizon: bool) -> tuple[float, ...]:
+    """Exponents b and a and the shares of the irreducible and both heads, by the sticks."""
+
+    def odds(name: str) -> float:
+        return float(np.exp(prior[f"{name}_mean"].mu))
+
+    rest = 1 / (1 + odds("capacity") + odds("noise"))
+    heads = {"n": (odds("head_n") / 0.3, one_size), "d": (odds("head_d") / 0.3, one_horizon)}
+    left = rest / (1 + sum(o for o, same in heads.values() if not same))
+    constant = left / (1 + odds("capacity_curvature") + odds("noise_curvature"))
+    irreducible = constant / (1 + sum(o for o, same in heads.values() if same))
+    exponents = (
+        EXPONENT_MAX / (1 + constant * odds(f"{name}_curvature") / (rest * odds(name)))
+        for name in ("capacity", "noise")
+    )
+    shares = ((irreducible if same else left) * o for o, same in heads.values())
+    return (*exponents, irreducible, *shares)
 
 
 def test_priors_print_as_what_they_are() -> None:

@@ -16,8 +16,8 @@ SHAPES = st.tuples(st.integers(0, 4), st.integers(1, 4), st.integers(0, 3))
 def there_and_back(request: pytest.FixtureRequest):
     """A vector, a matrix and eight vectors more, taken apart and put together, and their sums."""
     vector, layout = pt.dvector(), pt.lvector()
-    views = [ViewAt(1)(vector, layout, 0), ViewAt(2)(vector, layout, 2)]
-    views += [ViewAt(1)(vector, layout, 5 + 2 * i) for i in range(8)]
+    views = [ViewAt((None,))(vector, layout, 0), ViewAt((None, None))(vector, layout, 2)]
+    views += [ViewAt((None,))(vector, layout, 5 + 2 * i) for i in range(8)]
     numbers = [view.sum() for view in views]
     return function([vector, layout], [pack([*views, *numbers]), views[1]], mode=request.param)
 
@@ -40,7 +40,7 @@ def test_arrays_are_found_again(there_and_back, shape: tuple[int, int, int]) -> 
 def test_what_is_viewed_is_not_overwritten(mode: str) -> None:
     """PyTensor computes in place where it may: not in the vector that the caller holds."""
     vector, layout = pt.dvector(), pt.lvector()
-    view = ViewAt(1)(vector, layout, 0)
+    view = ViewAt((None,))(vector, layout, 0)
     doubled = function([vector, layout], pack([pt.exp(view) * 2, view]), mode=mode)
     held = np.array([1.0, 2.0, 3.0])
     got = doubled(held, layout_of([(3,)]))
@@ -50,4 +50,4 @@ def test_what_is_viewed_is_not_overwritten(mode: str) -> None:
 
 def test_views_have_one_or_two_axes() -> None:
     with pytest.raises(ValueError, match="one or two axes, not 3"):
-        ViewAt(3)
+        ViewAt((None, None, None))

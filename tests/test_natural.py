@@ -1,0 +1,51 @@
+"""Draws in natural units, against PyMC's own functions of one point at a time."""
+
+import numpy as np
+import pytest
+
+from bayesmix import load_dataset, natural
+from bayesmix.model import build_model, kept_variables
+from bayesmix.natural import in_natural_units
+
+
+@pytest.fixture(scope="module")
+def model():
+    return build_model(load_dataset("tinyswarm").select(range(12)))
+
+
+@pytest.fixture(scope="module")
+def unknowns(model):
+    rng = np.random.default_rng(0)
+    start = model.initial_point()
+    return {
+        name: value + rng.normal(size=(2, 3, *np.shape(value))) for name, value in start.items()
+    }
+
+
+def test_each_draw_is_what_the_model_has_at_its_point(model, unknowns):
+    names = kept_variables(model)
+    found = in_natural_units(model, unknowns)
+    assert list(found.data_vars) == names
+    outputs = model.replace_rvs_by_values([model[name] for name in names])
+    of_point = model.compile_fn(
+        outputs, inputs=model.value_vars, mode="FAST_COMPILE", on_unused_input="ignore"
+    )
+    for chain in range(2):
+        for draw in range(3):
+            at = of_point({name: values[chain, draw] for name, values in unknowns.items()})
+            for name, value in zip(names, at, strict=True):
+                got = found[name].values[chain, draw]
+                np.testing.assert_allclose(got, value, rtol=1e-11, atol=1e-300, err_msg=name)
+
+
+def test_axes_are_named_and_labelled(model, unknowns):
+    found = in_natural_units(model, unknowns)
+    assert found["tau"].dims == ("chain", "draw", "component", "source")
+    assert found["tau"]["source"].values.tolist() == list(model.coords["source"])
+    assert set(found.coords) == {"chain", "draw", *(d for v in found.values() for d in v.dims)}
+
+
+def test_draws_in_parts_are_the_same(model, unknowns, monkeypatch):
+    whole = in_natural_units(model, unknowns)
+    monkeypatch.setattr(natural, "_AT_ONCE", 4)
+    assert in_natural_units(model, unknowns).equals(whole)
