@@ -167,26 +167,6 @@ def _floor_logit(prior: Prior):
     return prior.rv("floor_logit", coordinate=LogSoftplus(prior.mu - math.log(4)))
 
 
-def _log_level(prior: Prior, rise):
-    """Log loss at the reference, less the median's: sampled is what it is where runs see it.
-
-    That is `rise` less, or about. The loss of a domain that few runs have is known at the mean
-    mixture by its slope alone.
-    """
-    if not isinstance(prior, Normal):
-        return prior.rv("level_offset", dims="component")
-    return replace(prior, mu=prior.mu - rise).rv("level_offset", dims="component") + rise
-
-
-def _away(runs: Runs, ref: Reference) -> np.ndarray:
-    """Mean log of each domain's weight where runs have it, less that at the reference, (C,)."""
-    weights = runs.weights.values
-    seen = weights > 0
-    total = np.where(seen, np.log(np.where(seen, weights, 1.0)), 0.0).sum(axis=0)
-    mean = np.where(seen.any(axis=0), total / np.maximum(seen.sum(axis=0), 1), np.log(ref.weights))
-    return np.concatenate([mean - np.log(ref.weights), np.zeros(len(runs.targets))])
-
-
 def _exponent(logit):
     return EXPONENT_MAX * pm.math.sigmoid(logit)
 
@@ -259,7 +239,10 @@ def _anchored_parameters(
     def of_domains(values):
         return pt.concatenate([values, data(np.zeros(n_targets))]) if n_targets else values
 
-    zeros = data(np.zeros(n_domains + n_targets))
+    log_level = prior["level"].rv("level_offset", dims="component")
+    log_level += data(_log_medians(runs))
+    zeros = pt.zeros_like(log_level)
+    level = pm.Deterministic("level", pt.exp(log_level), dims="component")
 
     # A level is split by four sticks, from what data fix best to what they fix least.
     # 1: elasticities, -dlog L / dlog x = share * b and -dlog L / dlog T = share * a, each at
@@ -270,11 +253,6 @@ def _anchored_parameters(
         odds_a = pt.exp(_pooled("noise", prior, "component", informed=True))
     rest = 1 / (1 + odds_b + odds_a)
     least_capacity, least_noise = odds_b * rest, odds_a * rest
-    slope = EXPONENT_MAX * (least_capacity + least_noise)
-    log_level = _log_level(prior["level"], slope * data(_away(runs, ref))) + data(
-        _log_medians(runs)
-    )
-    level = pm.Deterministic("level", pt.exp(log_level), dims="component")
     # 2: the shared head, but for what of it is the same in all runs
     odds_n = odds_d = zeros
     g = q = pt.constant(1.0)
