@@ -36,10 +36,13 @@ def reference(runs: Runs) -> Reference:
     weights = runs.effective_weights().values.mean(axis=0)
     # a domain that no run ever drew still needs a finite log weight
     weights = np.maximum(weights, 1e-4)
-    logs = np.log(runs.n_params.values), np.log(runs.n_tokens.values)
-    means = (float(np.exp(values.mean())) for values in logs)
+    log_n, log_d = np.log(runs.n_params.values), np.log(runs.n_tokens.values)
     return Reference(
-        weights / weights.sum(), *means, *(bool(np.ptp(values) <= SAME_SCALE) for values in logs)
+        weights / weights.sum(),
+        float(np.exp(log_n.mean())),
+        float(np.exp(log_d.mean())),
+        one_size=bool(np.ptp(log_n) <= SAME_SCALE),
+        one_horizon=bool(np.ptp(log_d) <= SAME_SCALE),
     )
 
 

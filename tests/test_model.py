@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pymc as pm
+import pytensor.tensor as pt
 import pytest
 import xarray as xr
 from scipy import stats
@@ -56,14 +57,21 @@ def _runs(
     return bm.runs_from_frame(pd.DataFrame(rows))
 
 
-@pytest.fixture(scope="module")
-def transfer() -> tuple[bm.Runs, dict[str, np.ndarray]]:
+def _of_one(kind: str) -> bm.Runs:
+    """A swarm of one N, of one D, of one of both, or of several."""
+    runs = _runs(checkpoints=1 if kind in ("D", "both") else 2)
+    return runs.where("n_params < 2e8") if kind in ("N", "both") else runs
+
+
+@pytest.fixture(scope="module", params=["several", "N", "D", "both"])
+def transfer(request: pytest.FixtureRequest) -> tuple[bm.Runs, dict[str, np.ndarray]]:
     """A swarm and 20 draws of its prior."""
-    runs = _runs(checkpoints=2)
+    runs = _of_one(request.param)
     model = models.build_model(runs)
     names = models.kept_variables(model)
     values = pm.draw([model[name] for name in names], draws=20, random_seed=1, mode=QUICK)
-    return runs, dict(zip(names, values, strict=True))
+    drawn = dict(zip(names, values, strict=True))
+    return runs, {"fade": np.ones(20), **drawn}  # of one D it is not sampled
 
 
 def test_at_the_reference_the_law_gives_the_levels_and_shares(transfer) -> None:
@@ -86,6 +94,28 @@ def test_at_the_reference_the_law_gives_the_levels_and_shares(transfer) -> None:
         assert np.exp(log_x[:, 0]).sum() == pytest.approx(
             ref.n_params + 2 * np.exp(draw["log_H"]), rel=1e-12
         )
+
+
+@pytest.mark.parametrize(("kind", "untold"), [("D", "d"), ("N", "n"), ("both", "nd")])
+def test_no_run_tells_a_head_that_is_the_same_in_all_from_the_irreducible(kind, untold) -> None:
+    """The likelihood is flat there: split otherwise it had two modes, of like mass."""
+    model = models.build_model(_of_one(kind))
+    likelihood = model.replace_rvs_by_values([model["log_likelihood"]])[0]
+    heads = {f"head_{x}_{part}" for x in untold for part in ("mean", "spread_log__", "z")}
+    heads |= {{"n": "g_logit", "d": "q_logit"}[x] for x in untold}
+    others = {"level_offset", "capacity_logit", "capacity_curvature_z"}
+    values = [value for value in model.value_vars if value.name in heads | others]
+    assert {value.name for value in values} == heads | others
+    gradient = pt.grad(likelihood, values)
+    slopes = model.compile_fn(
+        gradient, inputs=model.value_vars, mode=QUICK, on_unused_input="ignore"
+    )
+    start = {n: v + 0.3 * np.ones_like(v) for n, v in model.initial_point(0).items()}
+    steepest = {
+        value.name: np.abs(slope).max() for value, slope in zip(values, slopes(start), strict=True)
+    }
+    assert max(steepest[name] for name in heads) < 1e-9
+    assert min(steepest[name] for name in others) > 1e-2
 
 
 def test_the_power_of_tokens_is_sampled_where_they_differ() -> None:
