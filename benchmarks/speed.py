@@ -112,7 +112,9 @@ def kernel_bound(runs: Runs) -> float:
 
 
 def compile_seconds(path: str) -> float:
-    """Time to build and compile the model of a swarm, in this process."""
+    """Time to build and compile the model of a swarm, in this process, libraries imported."""
+    import nutpie.compile_pymc  # noqa: F401  takes a second, with ArviZ
+
     runs = read_runs(path)
     start = time.perf_counter()
     compiled(build_model(runs, LAW))
