@@ -116,7 +116,7 @@ def build_model(
         "run": np.unique(runs.run_ids.values),
         "cell": np.arange(len(scales(runs).log_scale)),
     }
-    with pm.Model(coords=coords, check_bounds=False) as model:
+    with pm.Model(coords=coords) as model:
         # means follow the swarm's N and D: as constants they would be part of the code. The
         # floor's does not, and its coordinate needs a number
         prior = {

@@ -204,7 +204,8 @@ def replace_priors(defaults: Mapping[str, Prior], new: Mapping[str, Prior] | Non
     Raises
     ------
     ValueError
-        If a name is unknown or a value is no prior; the message lists the valid names.
+        If a name is unknown (the message lists the valid ones), a value is no prior, or one of its
+        numbers is not finite or, but for `mu`, not positive.
 
     Examples
     --------
@@ -220,4 +221,8 @@ def replace_priors(defaults: Mapping[str, Prior], new: Mapping[str, Prior] | Non
     for name, prior in new.items():
         if not isinstance(prior, Prior):
             raise ValueError(f"prior {name!r} must be Normal, LogNormal or Gamma, got {prior!r}")
+        for part, value in vars(prior).items():
+            if not math.isfinite(value) or (part != "mu" and value <= 0):
+                wanted = "finite" if part == "mu" else "positive and finite"
+                raise ValueError(f"prior {name!r}: {part} must be {wanted}, got {value}")
     return {**defaults, **new}

@@ -369,6 +369,20 @@ def test_unknown_names_are_errors_that_list_the_valid_ones() -> None:
         replace_priors(default_priors(1e9, 1e10), {"g": 3.0})  # type: ignore[dict-item]
 
 
+@pytest.mark.parametrize(
+    ("prior", "wanted"),
+    [
+        (Normal(0.0, -1.0), "prior 'g': sigma must be positive and finite, got -1.0"),
+        (Normal(np.inf, 1.0), "prior 'g': mu must be finite, got inf"),
+        (LogNormal(0.0, 0.0), "prior 'g': sigma must be positive and finite, got 0.0"),
+        (Gamma(np.nan, 1.0), "prior 'g': alpha must be positive and finite, got nan"),
+    ],
+)
+def test_numbers_that_are_no_prior_are_refused(prior: Prior, wanted: str) -> None:
+    with pytest.raises(ValueError, match=f"^{wanted}$"):
+        models.build_model(_runs(), priors={"g": prior})
+
+
 def test_a_replaced_prior_moves_its_parameter() -> None:
     runs = _runs()
     model = models.build_model(runs, priors={"g": Normal(5.0, 1e-6)})
