@@ -32,7 +32,7 @@ from pytensor.tensor.variable import TensorVariable
 from bayesmix import machine_code
 from bayesmix.packed import ViewAt, layout_of, pack
 
-_LIBRARIES = ("llvmlite", "numba", "numpy", "nutpie", "pandas", "pymc", "pytensor", "scipy")
+_LIBRARIES = ("llvmlite", "numba", "numpy", "nutpie", "pymc", "pytensor", "scipy")
 _NOT_FINITE = (3, 4)  # nutpie's codes: the gradient, or the density, is not
 _DOUBLES = ctypes.POINTER(ctypes.c_double)
 
@@ -50,7 +50,7 @@ _lock = threading.Lock()
 def compiled(model: pm.Model) -> Any:
     """The model compiled for nutpie, by code from memory, from disk or made now.
 
-    It samples unknowns in its own coordinates: `natural.variables_at` has the rest.
+    It samples unknowns in its own coordinates: `natural.in_natural_units` has the rest.
     """
     key = code_key(model)
     with _lock:
@@ -263,7 +263,8 @@ def _functions_shared() -> Iterator[None]:
         if key is None:
             return function, key
         types = [str(variable.type) for variable in (*node.inputs, *node.outputs)]
-        return _functions.setdefault((key, *types), function), key
+        fast = str(pytensor.config.numba__fastmath)
+        return _functions.setdefault((key, fast, *types), function), key
 
     before = basic.numba_funcify_ensure_cache
     basic.numba_funcify_ensure_cache = shared

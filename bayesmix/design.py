@@ -258,7 +258,7 @@ def _short_fit(runs: Runs, like: Fit) -> Fit:
     return sample(
         runs,
         like.law,
-        priors=replaced_priors(like.priors, like.runs),
+        priors=replaced_priors(like.priors, like.runs, like.law),
         groups=like.groups,
         checkpoints="all",
         draws=250,

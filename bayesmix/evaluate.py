@@ -186,7 +186,7 @@ def _settings(law: "str | Fit | PointFit", options: dict[str, Any]) -> dict[str,
     name = law if isinstance(law, str) else law.law
     priors: dict[str, Prior] = {}
     if isinstance(law, Fit):
-        priors = replaced_priors(law.priors, law.runs)
+        priors = replaced_priors(law.priors, law.runs, law.law)
         sizes = law.posterior["posterior"].sizes
         options = {**options, "draws": sizes["draw"], "chains": sizes["chain"]}
         name = f"laplace:{name}" if is_laplace(law) else name

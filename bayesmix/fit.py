@@ -121,7 +121,7 @@ def fit(
     many = sum(np.size(value) for value in model.initial_point().values()) > _MANY
     if not many:
         model = build_model(runs, law, priors, named, centre_tau=False)
-    used = swarm_priors(runs, priors)
+    used = swarm_priors(runs, law, priors)
     cores = min(cores or os.cpu_count() or 1, chains)
     tree = _sample(model, many, draws, tune, chains, seed, cores, sampler, backend, progressbar)
     return Fit(with_observed(tree, runs), runs, law, used, named)

@@ -209,7 +209,7 @@ def laplace(
     runs = runs.checkpoints(checkpoints)
     priors = {**_NO_EFFECT_OF_RUNS, **(priors or {})}
     model = build_model(runs, law, priors, centre_tau=False)
-    used = swarm_priors(runs, priors)
+    used = swarm_priors(runs, law, priors)
     by_nutpie = compiled(model)
     density = log_density(by_nutpie)
     names = unconstrained(by_nutpie)

@@ -1,8 +1,8 @@
 """A compiled function kept on disk, whole, for other processes.
 
-PyTensor and Numba keep the parts of a compiled model, but to rewrite its graph and link the parts
-again takes some 13 s. Machine code of the whole is in ``pytensor.config.compiledir``, a file a key.
-As with Numba's own cache, who can write there can run code.
+Numba keeps the kernels of a model, but all else takes some 15 s to compile. Machine code of the
+whole is in ``pytensor.config.compiledir``, a file a key. As with Numba's own cache, who can write
+there can run code.
 """
 
 import hashlib

@@ -107,7 +107,7 @@ def build_model(
     if groups and not variant.transfer:
         raise ValueError(f"groups are of tau, which law {law!r} has not")
     ref = reference(runs)
-    prior = swarm_priors(runs, priors)
+    prior = swarm_priors(runs, law, priors)
     coords = {
         "domain": runs.domains,
         "source": runs.domains,
@@ -257,11 +257,11 @@ def _anchored_parameters(
     odds_n = odds_d = zeros
     g = q = pt.constant(1.0)
     if variant.head:
-        horizons = np.unique(runs.n_tokens.values)
+        told = not ref.one_horizon and np.unique(runs.n_tokens.values).size > 2
         g = pm.Deterministic("g", _exponent(prior["g"].rv("g_logit")))
         q = pm.Deterministic("q", _exponent(prior["q"].rv("q_logit")))
         odds_n = pt.exp(_pooled("head_n", prior, "component", informed=not ref.one_size)) / g
-        odds_d = pt.exp(_pooled("head_d", prior, "component", informed=horizons.size > 2)) / q
+        odds_d = pt.exp(_pooled("head_d", prior, "component", informed=told)) / q
     heads = (odds_n, ref.one_size), (odds_d, ref.one_horizon)
     left = rest / (1 + sum(odds for odds, same in heads if not same))
     # 3: curvature: what the capacity and noise terms have beyond the least, and what is constant
@@ -408,8 +408,7 @@ def _offset(runs: Runs, prior):
     # times ones: its gradient is a sum of products then, and a bare sum is slow to compile
     common = pm.Normal("offset_common_z", shape=n_rows)[:, None] * data(np.ones(n_components))
     z = scale[:, None] * (pt.sqrt(shared) * common + pt.sqrt(1 - shared) * own)
-    basis = data(np.concatenate(list(bases.values()), axis=1))
-    offset = (basis[:, :, None] * z).sum(axis=1)
+    offset = pt.dot(data(np.concatenate(list(bases.values()), axis=1)), z)
     return pm.Deterministic("offset", offset, dims=("cell", "component"))
 
 

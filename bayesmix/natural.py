@@ -18,7 +18,7 @@ _AT_ONCE = 250  # draws: all pairs of 200 domains are 80 MB then, several times
 def in_natural_units(model: pm.Model, unknowns: Mapping[str, np.ndarray]) -> xr.Dataset:
     """All that a posterior keeps, at draws of a model's unknowns.
 
-    By NumPy, all draws at once: machine code for each variable would take as long to compile as
+    By NumPy, many draws at once: machine code for each variable would take as long to compile as
     a third of the log density.
 
     Parameters
@@ -53,15 +53,18 @@ def in_natural_units(model: pm.Model, unknowns: Mapping[str, np.ndarray]) -> xr.
     # PyTensor's own loop over nodes, which compiles nothing
     mode = Mode(linker="py", optimizer="fast_compile")
     function = pytensor.function(at, outputs, mode=mode, on_unused_input="ignore")
-    starts = range(0, n_chains * n_draws, _AT_ONCE)
-    parts = [function(*(values[i : i + _AT_ONCE] for values in flat)) for i in starts]
+    total, found = n_chains * n_draws, dict[str, np.ndarray]()
+    for start in range(0, total, _AT_ONCE):
+        some = slice(start, start + _AT_ONCE)
+        for name, part in zip(names, function(*(values[some] for values in flat)), strict=True):
+            # into whole arrays: parts beside them would be as much memory again
+            found.setdefault(name, np.empty((total, *part.shape[1:])))[some] = part
 
     variables = {}
-    for name, part in zip(names, zip(*parts, strict=True), strict=True):
-        values = np.concatenate(part)
-        values = values.reshape(n_chains, n_draws, *values.shape[1:])
-        variables[name] = (("chain", "draw", *model.named_vars_to_dims.get(name, ())), values)
-    dims = {dim for axes, _ in variables.values() for dim in axes}
-    coords = {name: list(labels) for name, labels in model.coords.items() if name in dims}
+    for name, values in found.items():
+        dims = ("chain", "draw", *model.named_vars_to_dims.get(name, ()))
+        variables[name] = (dims, values.reshape(n_chains, n_draws, *values.shape[1:]))
+    used = {dim for dims, _ in variables.values() for dim in dims}
+    coords = {name: list(labels) for name, labels in model.coords.items() if name in used}
     counts = {"chain": np.arange(n_chains), "draw": np.arange(n_draws)}
     return xr.Dataset(variables, {**counts, **coords})

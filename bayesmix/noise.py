@@ -198,10 +198,10 @@ def log_likelihood(
     """
     n_rows, n_components = loss.shape
     n_runs, n_groups = run_start.shape[0] - 1, group_start.shape[0] - 1
-    loss_bar, offset_bar = np.zeros_like(loss), np.zeros_like(offset)
-    sigma_bar, common_bar = np.zeros_like(sigma), np.zeros_like(common)
-    kappa_bar, kappa_unseen_bar = np.zeros_like(kappa), np.zeros_like(kappa_unseen)
-    effect_bar, outlier_bar = np.zeros_like(effect), np.zeros_like(outlier)
+    loss_bar, offset_bar = np.zeros(loss.shape), np.zeros(offset.shape)
+    sigma_bar, common_bar = np.zeros(sigma.shape), np.zeros(common.shape)
+    kappa_bar, kappa_unseen_bar = np.zeros(kappa.shape), np.zeros(kappa_unseen.shape)
+    effect_bar, outlier_bar = np.zeros(effect.shape), np.zeros(outlier.shape)
     dof_bar, dof_unseen_bar, rho_bar, phi_bar, value = 0.0, 0.0, 0.0, 0.0, 0.0
     # a row that is alone with its mixture and N, as all rows of some swarms, is its own group
     alone = 0

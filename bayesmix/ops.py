@@ -166,18 +166,19 @@ class WithoutTrendOp(Op):
 
 def _at_reference(gains, log_n, log_floor):
     """The one capacity problem of the reference, with exponents 0."""
-    log_x = np.empty((gains.size, 1))
-    sizes = np.full(1, log_n)
-    allocation.solve(gains.copy().reshape((-1, 1)), np.ones(gains.size), sizes, log_floor, log_x)
+    log_x, exponents, sizes = np.empty((gains.size, 1)), np.empty(gains.size), np.empty(1)
+    exponents[:], sizes[0] = 1.0, log_n
+    allocation.solve(gains.copy().reshape((-1, 1)), exponents, sizes, log_floor, log_x)
     return log_x.reshape(-1)
 
 
 def _at_reference_vjp(bar, log_x, log_n, log_floor):
     """Cotangents of its gains and of log H."""
-    gains_bar = np.empty((bar.size, 1))
+    gains_bar, exponents, sizes = np.empty((bar.size, 1)), np.empty(bar.size), np.empty(1)
+    exponents[:], sizes[0] = 1.0, log_n
     floor_bar = allocation.solve_vjp(
-        bar.copy().reshape((-1, 1)), log_x.copy().reshape((-1, 1)), np.ones(bar.size),
-        np.full(1, log_n), log_floor, gains_bar,
+        bar.copy().reshape((-1, 1)), log_x.copy().reshape((-1, 1)), exponents, sizes, log_floor,
+        gains_bar,
     )  # fmt: skip
     return gains_bar.reshape(-1), floor_bar
 

@@ -1,10 +1,8 @@
-"""Arrays in a flat vector, at places that a layout says: of any size, by one and the same code.
+"""Arrays in a flat vector, at places that a layout says: of any size, by one and the same code."""
 
-A function of many arrays would be slow to compile: Numba copies all of them, as one tuple, at each.
-"""
-
+import zlib
 from collections.abc import Iterable, Sequence
-from itertools import batched, groupby
+from pathlib import Path
 
 import numpy as np
 import pytensor.scalar as ps
@@ -15,7 +13,8 @@ from pytensor.link.numba.cache import compile_numba_function_src
 from pytensor.link.numba.dispatch.basic import numba_njit, register_funcify_default_op_cache_key
 from pytensor.tensor.variable import TensorVariable
 
-_AT_ONCE = 6
+# PyTensor keeps compiled Ops on disk under this key: an edited one must not meet its old code
+_SOURCE = zlib.crc32(Path(__file__).read_bytes())
 
 
 class ViewAt(Op):
@@ -82,13 +81,7 @@ def pack(variables: Iterable[TensorVariable]) -> TensorVariable:
     >>> pack([pt.constant([[1.0, 2.0]]), pt.constant(3.0)]).eval().tolist()
     [1.0, 2.0, 3.0]
     """
-    arrays: list[TensorVariable] = []
-    for numbers, some in groupby(variables, key=lambda variable: variable.ndim == 0):
-        group = list(some)
-        arrays += [pt.stack(group)] if numbers else group
-    while len(arrays) > 1 or arrays[0].ndim != 1:
-        arrays = [_Pack()(*few) for few in batched(arrays, _AT_ONCE)]
-    return arrays[0]
+    return _Pack()(*variables)
 
 
 @register_funcify_default_op_cache_key(ViewAt)
@@ -107,7 +100,7 @@ def _view_numba(op, node, **kwargs):
             start, n, m = layout[entry], layout[entry + 1], layout[entry + 2]
             return vector[start : start + n * m].reshape((n, m))
 
-    return view
+    return view, _SOURCE
 
 
 @register_funcify_default_op_cache_key(_Pack)
@@ -119,9 +112,9 @@ def _pack_numba(op, node, **kwargs):
         # loops: an assignment to a slice takes ten times as long to compile
         axes = range(variable.ndim)
         loops = [f"for i{axis} in range({array}.shape[{axis}]):" for axis in axes]
-        loops += [f"vector[at] = {array}[{', '.join(f'i{axis}' for axis in axes)}]"]
+        loops += [f"vector[at] = {array}[{', '.join(f'i{axis}' for axis in axes) or '()'}]"]
         lines += [f"{'    ' * depth}{line}" for depth, line in enumerate(loops, start=1)]
         lines.append(f"{'    ' * len(loops)}at += 1")
     lines.append("    return vector")
     source = "\n".join(lines)
-    return numba_njit(compile_numba_function_src(source, "packed", {"np": np}))
+    return numba_njit(compile_numba_function_src(source, "packed", {"np": np})), _SOURCE

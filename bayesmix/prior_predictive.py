@@ -69,7 +69,7 @@ def prior_fit(
         "posterior": xr.Dataset(variables, coords),
         "sample_stats": xr.Dataset({"diverging": (("chain", "draw"), np.zeros((1, draws), bool))}),
     }
-    return Fit(xr.DataTree.from_dict(tree), runs, law, swarm_priors(runs, priors))
+    return Fit(xr.DataTree.from_dict(tree), runs, law, swarm_priors(runs, law, priors))
 
 
 def prior_predictive(

@@ -7,6 +7,7 @@ across domains are log-normal, not half-normal: a spread that touches zero makes
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Real
 
 import pymc as pm
 from pymc.logprob.transforms import Transform
@@ -101,8 +102,10 @@ def default_priors(
     n_params, n_tokens : float
         N (parameters) and D (tokens) of the reference point.
     one_size, one_horizon : bool
-        Whether all runs are of one N, and of one D: that part of the head is then the same in all
-        runs, and split last, from the irreducible part. The centres are those of the same losses.
+        Whether all runs are of one N, and of one D, or the law has no head: that part of the head
+        is then the same in all runs, or irreducible, and split last. The centres are those of the
+        same losses; a prior that replaces one of the head or of the curvatures is against what
+        it is split from, which is another where N or D varies.
 
     Returns
     -------
@@ -134,8 +137,9 @@ def default_priors(
         "capacity_spread": spread,
         "noise_mean": Normal(math.log(irreducible * d_half * least / flat), 0.7),
         "noise_spread": spread,
-        # log of the head's elasticities against what is left; their exponents, on a logit scale
-        # of (0, EXPONENT_MAX): Kaplan and Chinchilla found 0.05 to 0.37
+        # log of the head's elasticities against what is left, or against the irreducible where it
+        # is split last; their exponents, on a logit scale of (0, EXPONENT_MAX): Kaplan and
+        # Chinchilla found 0.05 to 0.37
         "head_n_mean": Normal(math.log(n_half * _EXPONENT / (1 if one_size else bent)), 0.7),
         "head_n_spread": spread,
         "head_d_mean": Normal(math.log(d_half * _EXPONENT / (1 if one_horizon else bent)), 0.7),
@@ -222,7 +226,8 @@ def replace_priors(defaults: Mapping[str, Prior], new: Mapping[str, Prior] | Non
         if not isinstance(prior, Prior):
             raise ValueError(f"prior {name!r} must be Normal, LogNormal or Gamma, got {prior!r}")
         for part, value in vars(prior).items():
-            if not math.isfinite(value) or (part != "mu" and value <= 0):
+            number = isinstance(value, Real) and math.isfinite(value)
+            if not number or (part != "mu" and value <= 0):
                 wanted = "finite" if part == "mu" else "positive and finite"
-                raise ValueError(f"prior {name!r}: {part} must be {wanted}, got {value}")
+                raise ValueError(f"prior {name!r}: {part} must be {wanted}, got {value!r}")
     return {**defaults, **new}

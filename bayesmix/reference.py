@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bayesmix import law as laws
 from bayesmix.discrepancy import SAME_SCALE
 from bayesmix.priors import Prior, default_priors, replace_priors
 from bayesmix.runs import Runs
@@ -46,28 +47,32 @@ def reference(runs: Runs) -> Reference:
     )
 
 
-def swarm_priors(runs: Runs, new: Mapping[str, Prior] | None = None) -> dict[str, Prior]:
-    """The default priors of a swarm, some replaced by name.
+def swarm_priors(runs: Runs, law: str, new: Mapping[str, Prior] | None = None) -> dict[str, Prior]:
+    """The default priors of a swarm under a law, some replaced by name.
 
     Raises
     ------
     ValueError
-        If a name is unknown or a value is no prior.
+        If the law or a name is unknown, or a value is no prior (`replace_priors`).
 
     Examples
     --------
     >>> from bayesmix import load_dataset
-    >>> swarm_priors(load_dataset("tinyswarm"))["fade"]
+    >>> swarm_priors(load_dataset("tinyswarm"), "transfer")["fade"]
     Normal(mu=2.0, sigma=1.5)
     """
-    ref = reference(runs)
+    ref, headless = reference(runs), not laws.variant(law).head
+    # without a head all of what it would be is irreducible, and the same in all runs
     defaults = default_priors(
-        ref.n_params, ref.n_tokens, one_size=ref.one_size, one_horizon=ref.one_horizon
+        ref.n_params,
+        ref.n_tokens,
+        one_size=ref.one_size or headless,
+        one_horizon=ref.one_horizon or headless,
     )
     return replace_priors(defaults, new)
 
 
-def replaced_priors(used: Mapping[str, Prior], runs: Runs) -> dict[str, Prior]:
+def replaced_priors(used: Mapping[str, Prior], runs: Runs, law: str) -> dict[str, Prior]:
     """Those priors of a swarm's fit that are not its defaults, which follow the swarm."""
-    defaults = swarm_priors(runs)
+    defaults = swarm_priors(runs, law)
     return {name: prior for name, prior in used.items() if prior != defaults.get(name)}

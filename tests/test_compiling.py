@@ -232,9 +232,12 @@ def test_equal_nodes_share_a_function_and_others_do_not(folder: Path) -> None:
         (2 * np.exp(square), 4.09),
         (at * square, square * at + square),
     ]
+    counts = []
     for _ in range(2):
         for (inputs, outputs, values), expected in zip(graphs, truth, strict=True):
             with compiling._functions_shared():
                 function = pytensor.function(inputs, outputs, mode="NUMBA")
             for got, right in zip(function(*values), expected, strict=True):
                 np.testing.assert_allclose(got, right, rtol=1e-14)
+        counts.append(len(compiling._functions))
+    assert counts[0] == counts[1]

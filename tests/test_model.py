@@ -118,6 +118,29 @@ def test_no_run_tells_a_head_that_is_the_same_in_all_from_the_irreducible(kind, 
     assert min(steepest[name] for name in others) > 1e-2
 
 
+def test_token_counts_that_hardly_differ_are_one() -> None:
+    """Heads are sampled against their mean then, as where nothing tells them."""
+    frame = _runs().frame
+    model = models.build_model(
+        bm.runs_from_frame(
+            frame.assign(n_tokens=frame["n_tokens"] * np.linspace(1.0, 1.015, len(frame)))
+        )
+    )
+    assert "head_d_z" in model
+    assert "head_n_logit" in model
+    assert "fade" not in model
+
+
+@pytest.mark.parametrize("kind", ["several", "both"])
+@pytest.mark.parametrize("law", ["quantization", "regression"])
+def test_without_a_head_its_part_is_irreducible(kind: str, law: str) -> None:
+    """Whatever varies, the centres of the priors are those of one N and D."""
+    runs = _of_one(kind)
+    ref = models.reference(runs)
+    want = default_priors(ref.n_params, ref.n_tokens, one_size=True, one_horizon=True)
+    assert models.swarm_priors(runs, law) == want
+
+
 def test_the_power_of_tokens_is_sampled_where_they_differ() -> None:
     """One D does not show it, and the laws as published have none."""
     many = _runs(checkpoints=2)
@@ -376,6 +399,7 @@ def test_unknown_names_are_errors_that_list_the_valid_ones() -> None:
         (Normal(np.inf, 1.0), "prior 'g': mu must be finite, got inf"),
         (LogNormal(0.0, 0.0), "prior 'g': sigma must be positive and finite, got 0.0"),
         (Gamma(np.nan, 1.0), "prior 'g': alpha must be positive and finite, got nan"),
+        (Normal("0.3", 1.0), "prior 'g': mu must be finite, got '0.3'"),  # type: ignore[arg-type]
     ],
 )
 def test_numbers_that_are_no_prior_are_refused(prior: Prior, wanted: str) -> None:

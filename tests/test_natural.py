@@ -3,14 +3,22 @@
 import numpy as np
 import pytest
 
-from bayesmix import load_dataset, natural
+from bayesmix import load_dataset, natural, runs_from_frame
 from bayesmix.model import build_model, kept_variables
 from bayesmix.natural import in_natural_units
 
 
-@pytest.fixture(scope="module")
-def model():
-    return build_model(load_dataset("tinyswarm").select(range(12)))
+@pytest.fixture(
+    scope="module", params=["several", "groups", "targets", "regression", "quantization"]
+)
+def model(request: pytest.FixtureRequest):
+    runs = load_dataset("tinyswarm").select(range(12))
+    if request.param == "groups":
+        return build_model(runs, groups={"german": "words", "french": "words"})
+    if request.param == "targets":
+        frame = runs.frame.rename(columns={"loss_tables": "target_exam"}).query("n_params < 2e4")
+        return build_model(runs_from_frame(frame))
+    return build_model(runs, "transfer" if request.param == "several" else request.param)
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +48,8 @@ def test_each_draw_is_what_the_model_has_at_its_point(model, unknowns):
 
 def test_axes_are_named_and_labelled(model, unknowns):
     found = in_natural_units(model, unknowns)
-    assert found["tau"].dims == ("chain", "draw", "component", "source")
-    assert found["tau"]["source"].values.tolist() == list(model.coords["source"])
+    assert found["E"].dims == ("chain", "draw", "component")
+    assert found["E"]["component"].values.tolist() == list(model.coords["component"])
     assert set(found.coords) == {"chain", "draw", *(d for v in found.values() for d in v.dims)}
 
 
