@@ -281,15 +281,18 @@ def _reference_pullback_numba(op, node, **kwargs):
 
 @numba_funcify.register(WithoutTrendOp)
 def _without_trend_numba(op, node, **kwargs):
-    @numba_njit
+    @numba_njit(fastmath={"contract", "reassoc"})
     def without_trend(vector, columns):
-        left = vector.copy()
-        for j in range(columns.shape[1]):
-            along = 0.0
-            for i in range(vector.size):
-                along += columns[i, j] * vector[i]
-            for i in range(vector.size):
-                left[i] -= along * columns[i, j]
+        n, rank = columns.shape
+        along, left = np.zeros(rank), vector.copy()
+        for i in range(n):
+            for j in range(rank):
+                along[j] += columns[i, j] * vector[i]
+        for i in range(n):
+            fitted = 0.0
+            for j in range(rank):
+                fitted += columns[i, j] * along[j]
+            left[i] -= fitted
         return left
 
     return without_trend
