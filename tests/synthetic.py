@@ -14,12 +14,12 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from bayesmix import Fit, Runs, default_priors, runs_from_frame
+from bayesmix import Fit, Runs, runs_from_frame
 from bayesmix import law as laws
 from bayesmix.discrepancy import scales
 from bayesmix.model import components
 from bayesmix.posterior import with_observed
-from bayesmix.reference import reference
+from bayesmix.reference import reference, swarm_priors
 
 N_PARAMS, N_TOKENS = 1e8, 2e9
 
@@ -176,8 +176,7 @@ def fit_of(
     tree = xr.DataTree.from_dict(
         {"posterior": xr.Dataset(variables, coords), "sample_stats": stats}
     )
-    ref = reference(runs)
-    return Fit(with_observed(tree, runs), runs, law, default_priors(ref.n_params, ref.n_tokens))
+    return Fit(with_observed(tree, runs), runs, law, swarm_priors(runs, law))
 
 
 def full_parameters(draws: Mapping[str, np.ndarray], law: str) -> dict[str, np.ndarray]:
