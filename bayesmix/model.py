@@ -19,7 +19,7 @@ from pytensor.tensor.variable import TensorVariable
 from bayesmix import law as laws
 from bayesmix import noise, ops
 from bayesmix.coordinates import LogSoftplus
-from bayesmix.discrepancy import SAME_SCALE, scales
+from bayesmix.discrepancy import scales
 from bayesmix.priors import (
     EXPONENT_MAX,
     LEAST_DOF,
@@ -298,7 +298,7 @@ def _anchored_parameters(
 
     tau = _transfer(n_domains, n_targets, prior, variant, pair, centred)
     a, log_A, fade = zeros + 1, zeros, pt.constant(1.0)
-    if variant.transfer and np.ptp(np.log(runs.n_tokens.values)) > SAME_SCALE:
+    if variant.transfer and not ref.one_horizon:
         fade = pm.Deterministic("fade", pm.math.sigmoid(prior["fade"].rv("fade_logit")))
     if variant.noise:
         a = pm.Deterministic("a", EXPONENT_MAX * least_noise / noise, dims="component")

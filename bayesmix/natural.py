@@ -57,8 +57,9 @@ def in_natural_units(model: pm.Model, unknowns: Mapping[str, np.ndarray]) -> xr.
     for start in range(0, total, _AT_ONCE):
         some = slice(start, start + _AT_ONCE)
         for name, part in zip(names, function(*(values[some] for values in flat)), strict=True):
-            # into whole arrays: parts beside them would be as much memory again
-            found.setdefault(name, np.empty((total, *part.shape[1:])))[some] = part
+            if name not in found:  # whole: parts beside them would be as much memory again
+                found[name] = np.empty((total, *part.shape[1:]))
+            found[name][some] = part
 
     variables = {}
     for name, values in found.items():

@@ -16,14 +16,11 @@ from pathlib import Path
 from typing import Literal
 from unittest import mock
 
-import jax
 import numpy as np
 import pandas as pd
-from pymc.sampling.jax import get_jaxified_logp
 from rich.console import Console
 from rich.table import Table
 
-import bayesmix.jax_ops  # noqa: F401  tells PyTensor how
 from bayesmix import allocation
 from bayesmix import law as laws
 from bayesmix._files import atomic_path
@@ -131,6 +128,12 @@ def start_seconds(path: str, backend: Literal["numba", "jax"]) -> float:
 
 def gradient_milliseconds(runs: Runs, backend: str, repeats: int = 1000) -> float:
     """Median time of the model's log density and gradient, through Python."""
+    # not above: what is timed in other processes starts without it, as a user's fit does
+    import jax
+    from pymc.sampling.jax import get_jaxified_logp
+
+    import bayesmix.jax_ops  # noqa: F401  tells PyTensor how
+
     model = build_model(runs, LAW)
     if backend == "jax":
         function = jax.jit(jax.value_and_grad(get_jaxified_logp(model)))
