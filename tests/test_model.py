@@ -114,8 +114,8 @@ def test_no_run_tells_a_head_that_is_the_same_in_all_from_the_irreducible(kind, 
     steepest = {
         value.name: np.abs(slope).max() for value, slope in zip(values, slopes(start), strict=True)
     }
-    assert max(steepest[name] for name in heads) < 1e-9
-    assert min(steepest[name] for name in others) > 1e-2
+    assert max(steepest[name] for name in heads) < 1e-11  # measured: 8e-13
+    assert min(steepest[name] for name in others) > 0.1  # 0.16
 
 
 def test_token_counts_that_hardly_differ_are_one() -> None:
