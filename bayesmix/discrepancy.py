@@ -4,17 +4,24 @@ Every law is wrong. Its log loss of component i at N parameters and D tokens is 
 each with mean 0, whose components err together (``discrepancy_correlation``):
 
 - *offset*: all mixtures trained or evaluated at one (N, D), a *cell*, are off together: a
-  validation batch, a misfit of the law's curves, before a run's end its schedule. Independent over
-  cells, with scale ``offset_scale``, to which ``transient_scale`` adds for every e-fold of tokens
-  from there to the last D of that N; less the regression on (1, log N, log D) over the
-  cells, since a mean and slopes over the data are the law's business. At a new cell what the
-  regression has swallowed comes back as the error of its slopes, as in a prediction of least
-  squares. The scales are learned where cells outnumber regressors, and else are their priors.
-- *bend*: beyond the data the law's slopes wander, by ``bend_scale`` in one e-fold: twice-integrated
-  white noise in log N and log D, given none at the cells. Data hold next to nothing about it.
+  validation batch, before a run's end its schedule. Independent over cells, with scale
+  ``offset_scale``, to which ``transient_scale`` adds for every e-fold of tokens from there to the
+  last D of that N.
+- *bend*: the law's slopes wander, by ``bend_scale`` in one e-fold: a surface over (log N, log D)
+  as smooth as a cubic spline. Cells at which runs end show it; of earlier ones it is not told from
+  the transient. Beyond the data it goes on from what they show.
 - *slope*: where the cells hardly spread, as over the N of a swarm of one size, or over D at one N
   where D is 20 N throughout, the law's slope is its priors' alone, and off by ``slope_scale`` for
   every e-fold that way.
+
+Offset and bend are less their regression on (1, log N, log D) over the cells, since a mean and
+slopes over the data are the law's business. At a new cell what the regression has swallowed comes
+back as the error of its slopes, as in a prediction of least squares. The scales are learned where
+cells outnumber regressors, and else are their priors.
+
+The law is fitted with offsets that are independent over cells; how much of them is a bend is asked
+of their draws afterwards (`misfit.py`). In the fit a surface would take on what the law is
+there to explain (docs/calibration.md).
 
 All of it is Gaussian given the scales, so this module holds only linear algebra: the bases of the
 offsets that data can see, for `model.py`, and draws of the rest given those, for `predict.py`.
@@ -33,6 +40,11 @@ _HALF_WEIGHT = 0.5  # e-folds to the last D of an N at which a cell counts half 
 # beyond what `slope_scale` allows for
 _SEEN = 0.2
 _SAME_SIZE = 1e-9
+# e-folds within which bends would return to none: far more than any swarm spans, so that it is a
+# spline that is learned
+_LENGTH = 10.0
+# of the misfit's parts that cells can show
+SCALES = ("bend_scale", "offset_scale", "transient_scale")
 _AXIS = 0.99  # cosine to an axis from which a direction is called by its name
 _ROUNDING = 1e-9
 
@@ -47,10 +59,13 @@ class Scales:
         log N (parameters) and log D (tokens) of the cells.
     row_cell : array, shape (R,)
         Cell of each row of the swarm.
+    ended : array, shape (M,)
+        Whether a run has its last row at each cell.
     """
 
     log_scale: np.ndarray
     row_cell: np.ndarray
+    ended: np.ndarray
 
     @property
     def to_go(self) -> np.ndarray:
@@ -98,9 +113,39 @@ class Scales:
         same = (gap[:, :, 0] <= _SAME_SIZE) & (gap[:, :, 1] <= SAME_SCALE)
         return same.any(axis=1), np.where(same, gap[:, :, 1], np.inf).argmin(axis=1)
 
+    def bend_covariance(self, log_scale: np.ndarray, other: np.ndarray) -> np.ndarray:
+        """Covariance of the bends at two sets of scales, less regression, shape (R, S)."""
+        cells = self.log_scale
+        hat, other_hat = self.hat(log_scale), self.hat(other)
+        return (
+            _smooth(log_scale, other)
+            - hat @ _smooth(cells, other)
+            - _smooth(log_scale, cells) @ other_hat.T
+            + hat @ _smooth(cells, cells) @ other_hat.T
+        )
+
+    @property
+    def left(self) -> np.ndarray:
+        """What the regression leaves of values at the cells, shape (M, M)."""
+        return np.eye(len(self.log_scale)) - self.hat(self.log_scale)
+
+    def basis(self) -> np.ndarray:
+        """Orthonormal basis of what the regression leaves, shape (M, rank)."""
+        vectors, sizes, _ = np.linalg.svd(self.left)
+        return vectors[:, sizes > _ROUNDING]
+
+    def covariances(self) -> np.ndarray:
+        """In that basis, of the parts in `SCALES` at a scale of 1, shape (3, rank, rank)."""
+        basis, left = self.basis(), self.left
+        ends = self.log_scale[self.ended]
+        bend = np.zeros(left.shape)
+        bend[np.ix_(self.ended, self.ended)] = self.bend_covariance(ends, ends)
+        parts = np.array([bend, left @ left.T, left * self.to_go**2 @ left.T])
+        return basis.T @ parts @ basis
+
     def offset_bases(self) -> dict[str, np.ndarray]:
-        """Bases of what the regression leaves, each of shape (M, rank), by their scale's name."""
-        left = np.eye(len(self.log_scale)) - self.hat(self.log_scale)
+        """Bases of the offsets in a fit, each of shape (M, rank), by their scale's name."""
+        left = self.left
         return {
             "offset_scale": _root(left @ left.T),
             "transient_scale": _root(left * self.to_go**2 @ left.T),
@@ -126,7 +171,12 @@ def scales(runs: Runs) -> Scales:
         n_cells = row_cell[rows].max() + 1
     count = np.bincount(row_cell)
     centres = [np.bincount(row_cell, values) / count for values in (log_n, log_d)]
-    return Scales(np.column_stack(centres), row_cell)
+    run = np.unique(runs.run_ids.values, return_inverse=True)[1]
+    end = np.full(run.max() + 1, -np.inf)
+    np.maximum.at(end, run, log_d)
+    ended = np.zeros(n_cells, bool)
+    np.logical_or.at(ended, row_cell, log_d == end[run])
+    return Scales(np.column_stack(centres), row_cell, ended)
 
 
 def _groups(values: np.ndarray) -> np.ndarray:
@@ -205,10 +255,6 @@ def discrepancy_draws(
     rows = np.log(np.column_stack([n_params, n_tokens]).astype(float))
     log_scale, place = np.unique(rows, axis=0, return_inverse=True)
     error = _offsets(cells, posterior, log_scale, rng, path)
-    for axis in range(2):
-        covariance = _bend_covariance(cells.log_scale[:, axis], log_scale[:, axis])
-        bend = _correlated(_root(covariance), posterior, rng)
-        error += posterior["bend_scale"][:, None, None] * bend
     new = ~cells.fitted(log_scale)[0]
     for direction in cells.unseen.T:
         far = new * ((log_scale - cells.centre) @ direction)
@@ -223,60 +269,46 @@ def _offsets(
     rng: np.random.Generator,
     path: bool,
 ) -> np.ndarray:
-    """Of a fitted cell its own; elsewhere a new one, less what the regression has swallowed."""
+    """Of a fitted cell its own; elsewhere offset and bend, given all offsets of the cells.
+
+    By Matheron's rule: drawn at cells and new scales together, the draw's error at the cells taken
+    back as far as it tells of the new ones.
+    """
     fitted, nearest = cells.fitted(log_scale)
-    hat = cells.hat(log_scale)
-    new = np.ones((len(hat), len(hat))) if path else np.eye(len(hat))
-    own = _correlated(_root(hat @ hat.T + new), posterior, rng)
-    early = _correlated(_root(hat * cells.to_go**2 @ hat.T), posterior, rng)
-    fresh = posterior["offset_scale"][:, None, None] * own
-    fresh += posterior["transient_scale"][:, None, None] * early
+    hat, left, ended = cells.hat(log_scale), cells.left, cells.ended
+    ends = cells.log_scale[ended]
+    bend_scale, offset_scale, transient_scale = (posterior[n][:, None, None] for n in SCALES)
+
+    both = np.concatenate([ends, log_scale])
+    bend = _correlated(_root(cells.bend_covariance(both, both)), posterior, rng) * bend_scale
+    own = _correlated(np.eye(len(left)), posterior, rng) * offset_scale
+    own += _correlated(np.diag(cells.to_go), posterior, rng) * transient_scale
+    at_cells = np.einsum("rm,smc->src", left, own)
+    at_cells[:, ended] += bend[:, : len(ends)]
+    new = np.ones((len(hat), 1)) if path else np.eye(len(hat))
+    fresh = bend[:, len(ends) :] + _correlated(new, posterior, rng) * offset_scale
+    fresh -= np.einsum("rm,smc->src", hat, own)
+
+    across = np.zeros(hat.shape)
+    across[:, ended] = cells.bend_covariance(log_scale, ends)
+    shared = np.array([across, -hat @ left.T, -hat * cells.to_go**2 @ left.T]) @ cells.basis()
+    squares = np.column_stack([posterior[name] ** 2 for name in SCALES])
+    told = np.tensordot(squares, shared, 1)
+    known = np.tensordot(squares, cells.covariances(), 1)
+    gap = np.einsum("mk,smc->skc", cells.basis(), posterior["offset"] - at_cells)
+    # where no scale is above 0 nothing is told
+    fresh += told @ np.linalg.pinv(known, rcond=_ROUNDING, hermitian=True) @ gap
     return np.where(fitted[:, None], posterior["offset"][:, nearest, :], fresh)
 
 
-def _bend_covariance(old: np.ndarray, new: np.ndarray) -> np.ndarray:
-    """Covariance at `new` of twice-integrated white noise whose regression on the line is law.
+def _smooth(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Matérn-3/2 covariance between scales (R, 2) and (S, 2).
 
-    That is the process behind cubic splines, given that it is 0 at `old` and, if there is but one
-    such point, flat there.
+    Its first term that is not of a line is |r|^3 / 12, that of twice-integrated white noise.
     """
-    old = np.sort(old)
-    knots = old[np.unique(_groups(old), return_index=True)[1]]
-    if len(knots) == 1:
-        return twice_integrated(new - knots[0], new - knots[0])
-    a, b = knots[[0, -1]]
-
-    def bridge(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        # from the first knot; less the line through the outermost, where the law fits
-        def line(z: np.ndarray) -> np.ndarray:
-            return ((z - a) / (b - a))[:, None]
-
-        ends = twice_integrated(np.array([b - a]), y - a)
-        cross = twice_integrated(x - a, np.array([b - a]))
-        edge = twice_integrated(np.array([b - a]), np.array([b - a]))
-        return (
-            twice_integrated(x - a, y - a)
-            - line(x) * ends
-            - cross * line(y).T
-            + edge * line(x) * line(y).T
-        )
-
-    inner = knots[1:-1]
-    weights = bridge(new, inner) @ np.linalg.pinv(bridge(inner, inner), hermitian=True)
-    return bridge(new, new) - weights @ bridge(inner, new)
-
-
-def twice_integrated(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Covariance of twice-integrated white noise that starts flat at 0 and runs both ways.
-
-    Examples
-    --------
-    >>> twice_integrated(np.array([0.0, 3.0]), np.array([3.0, -3.0])).tolist()
-    [[0.0, 0.0], [9.0, 0.0]]
-    """
-    low = np.minimum(abs(x[:, None]), abs(y[None, :]))
-    high = np.maximum(abs(x[:, None]), abs(y[None, :]))
-    return np.where(x[:, None] * y[None, :] > 0, low**2 * (3 * high - low) / 6, 0.0)
+    away = np.linalg.norm(a[:, None, :] - b[None, :, :], axis=2)
+    r = np.sqrt(3) * away / _LENGTH
+    return _LENGTH**3 / (12 * np.sqrt(3)) * (1 + r) * np.exp(-r)
 
 
 def _correlated(

@@ -12,12 +12,14 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from bayesmix.compiling import compiled, compiled_jax
+from bayesmix.misfit import with_learned_scales
 from bayesmix.model import build_model, kept_variables
 from bayesmix.natural import in_natural_units
 from bayesmix.posterior import Fit, with_observed
 from bayesmix.priors import Prior
 from bayesmix.reference import swarm_priors
 from bayesmix.runs import Runs
+from bayesmix.starts import climbed
 
 # NUTS turns back too early where some directions are much longer than most: trajectories are
 # doubled once more, and of many unknowns they have a fixed length (docs/sampling.md). Where `fade`
@@ -124,6 +126,8 @@ def fit(
     used = swarm_priors(runs, law, priors)
     cores = min(cores or os.cpu_count() or 1, chains)
     tree = _sample(model, many, draws, tune, chains, seed, cores, sampler, backend, progressbar)
+    posterior = with_learned_scales(tree["posterior"].to_dataset(), runs, used, seed)
+    tree["posterior"] = xr.DataTree(posterior)
     return Fit(with_observed(tree, runs), runs, law, used, named)
 
 
@@ -170,6 +174,8 @@ def _sample(
 
         with _said("compiling the model", shown=progressbar):
             by_nutpie = compiled_jax(model) if backend == "jax" else compiled(model)
+        if many and backend == "numba":
+            by_nutpie = climbed(by_nutpie)
         tree = nutpie.sample(
             by_nutpie,
             draws=draws,

@@ -17,6 +17,7 @@ from scipy.optimize import minimize
 
 from bayesmix.compiling import compiled, log_density, unconstrained
 from bayesmix.diagnostics import Diagnosis
+from bayesmix.misfit import with_learned_scales
 from bayesmix.model import build_model
 from bayesmix.natural import in_natural_units
 from bayesmix.posterior import Fit, with_observed
@@ -234,8 +235,9 @@ def laplace(
         "converged": int(mode.converged),
         "decrement": mode.decrement,
     }
+    posterior = in_natural_units(model, unknowns)
     groups = {
-        "posterior": in_natural_units(model, unknowns),
+        "posterior": with_learned_scales(posterior, runs, used, seed),
         "sample_stats": xr.Dataset({"diverging": (("chain", "draw"), flags)}, attrs=attrs),
     }
     fit = Fit(with_observed(xr.DataTree.from_dict(groups), runs), runs, law, used)

@@ -29,7 +29,7 @@ from bayesmix.priors import (
 from bayesmix.reference import Reference, reference, swarm_priors
 from bayesmix.runs import Runs
 
-MODEL_VERSION = 13
+MODEL_VERSION = 14
 
 
 def components(runs: Runs) -> tuple[str, ...]:
@@ -393,7 +393,7 @@ def _offset(runs: Runs, prior):
     n_components = len(components(runs))
     shared = pm.math.sigmoid(prior["discrepancy_correlation"].rv("discrepancy_logit"))
     shared = pm.Deterministic("discrepancy_correlation", shared)
-    # of predictions beyond the data, which hold none of it
+    # of predictions: the offsets of a fit hold none of it, see `misfit.py`
     prior["bend_scale"].rv("bend_scale")
     if cells.unseen.size:
         prior["slope_scale"].rv("slope_scale")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import xarray as xr
+from numpy.typing import ArrayLike
 
 from bayesmix._cautions import below_floor
 from bayesmix._tables import warn
@@ -116,8 +117,8 @@ class Prediction:
 def predict(
     fit: Fit,
     weights: pd.DataFrame | xr.DataArray | Mapping[str, float],
-    n_params: float | None = None,
-    n_tokens: float | None = None,
+    n_params: float | ArrayLike | None = None,
+    n_tokens: float | ArrayLike | None = None,
     *,
     discrepancy: bool = True,
     seed: int = 0,
@@ -131,8 +132,9 @@ def predict(
     weights : DataFrame, DataArray or mapping
         Mixtures: a table with ``weight_<domain>`` columns, an array with dims (row, domain) or
         (domain,), or one mixture as {domain: weight}. Weights sum to 1.
-    n_params, n_tokens : float, optional
-        N (parameters) and D (tokens) of every row; else the table's own columns.
+    n_params, n_tokens : float or array, optional
+        N (parameters) and D (tokens): one of all rows, or one for each; else the table's own
+        columns.
     discrepancy : bool
         Whether intervals hold the law's own misfit outside the fitted N and D.
     seed : int
@@ -310,8 +312,8 @@ def named_losses(runs: Runs, values: np.ndarray, mixtures: pd.DataFrame) -> xr.D
 def mixture_table(
     domains: tuple[str, ...],
     weights: pd.DataFrame | xr.DataArray | Mapping[str, float],
-    n_params: float | None,
-    n_tokens: float | None,
+    n_params: float | ArrayLike | None,
+    n_tokens: float | ArrayLike | None,
 ) -> pd.DataFrame:
     """The mixtures as a table with N and D, checked; see `predict`."""
     if isinstance(weights, pd.DataFrame):
@@ -346,7 +348,13 @@ def mixture_table(
     table[[f"weight_{d}" for d in domains]] = values / values.sum(axis=1, keepdims=True)
     for name, value in {"n_params": n_params, "n_tokens": n_tokens}.items():
         if value is not None:
-            table[name] = float(value)
+            given_values = np.asarray(value, dtype=float)
+            if given_values.shape not in ((), (len(table),)):
+                raise ValueError(
+                    f"{name} must be one number or {len(table)}, one for each mixture, got "
+                    f"an array of shape {given_values.shape}"
+                )
+            table[name] = given_values
         if name not in table:
             raise ValueError(f"{name} is neither given nor a column of the mixtures")
         numbers = pd.to_numeric(table[name], errors="coerce").to_numpy(float)

@@ -9,8 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Real
 
+import numpy as np
 import pymc as pm
 from pymc.logprob.transforms import Transform
+from scipy import stats
 
 EXPONENT_MAX = 0.9
 LEAST_DOF = 8.0
@@ -36,6 +38,10 @@ class Normal:
         """
         return pm.Normal(name, self.mu, self.sigma, dims=dims, default_transform=coordinate)
 
+    def log_density(self, values: np.ndarray) -> np.ndarray:
+        """At values, in nats."""
+        return stats.norm.logpdf(values, self.mu, self.sigma)
+
 
 @dataclass(frozen=True)
 class LogNormal:
@@ -54,6 +60,10 @@ class LogNormal:
         """The PyMC random variable of this prior, in the model on the stack."""
         return pm.LogNormal(name, self.mu, self.sigma, dims=dims)
 
+    def log_density(self, values: np.ndarray) -> np.ndarray:
+        """At values, in nats."""
+        return stats.lognorm.logpdf(values, self.sigma, scale=math.exp(self.mu))
+
 
 @dataclass(frozen=True)
 class Gamma:
@@ -71,6 +81,10 @@ class Gamma:
     def rv(self, name: str, dims: str | None = None):
         """The PyMC random variable of this prior, in the model on the stack."""
         return pm.Gamma(name, self.alpha, self.beta, dims=dims)
+
+    def log_density(self, values: np.ndarray) -> np.ndarray:
+        """At values, in nats."""
+        return stats.gamma.logpdf(values, self.alpha, scale=1 / self.beta)
 
 
 Prior = Normal | LogNormal | Gamma
@@ -187,7 +201,7 @@ def default_priors(
         # slopes in one e-fold beyond the data
         "offset_scale": LogNormal(math.log(0.004), 1.0),
         "transient_scale": LogNormal(math.log(0.006), 0.7),
-        "bend_scale": LogNormal(math.log(0.004), 0.5),
+        "bend_scale": LogNormal(math.log(0.004), 0.8),
         # and of the law's slope where all runs are of one N, or of one D, in log loss an e-fold:
         # `benchmarks/slopes.py` finds 0 to 0.06 for N on three labs' swarms, and for D on one of
         # them 0.06 to 0.15

@@ -3,9 +3,8 @@
 `python -m benchmarks.misfit [--shared ../shared]` takes swarms of several labs and looks at the
 residuals of the law's point fit, in log loss, component by component:
 medians over the runs of each (N, D), less what noise makes of a median, less their regression on
-(1, log N, log D). What `bayesmix/discrepancy.py` says of their covariance gives *offset_scale* and
-*transient_scale*, variances by non-negative least squares. (How far slopes bend beyond the data
-cannot be had from point fits, whose parameters are off by more.)
+(1, log N, log D). What `bayesmix/discrepancy.py` says of their covariance gives *bend_scale*,
+*offset_scale* and *transient_scale*, variances by non-negative least squares.
 
 Checkpoints of a run count as if they were independent, and cells of few runs (`mixinglaws_pile3`
 has 3 to 6) keep some noise: these are upper bounds.
@@ -62,21 +61,21 @@ def medians(error: np.ndarray, cells: Scales) -> tuple[np.ndarray, np.ndarray]:
     return centre, np.pi / 2 * (1.4826 * np.array(spread)) ** 2 / np.maximum(count, 1)
 
 
-def offsets(runs: bm.Runs) -> tuple[float, float]:
-    """Scales of the offset of a cell, and of a checkpoint for an e-fold of tokens to go."""
+def offsets(runs: bm.Runs) -> dict[str, float]:
+    """Each scale of `Scales.offset_bases`, blank where there is nothing to tell it by."""
     cells = scales(runs)
-    left = np.eye(len(cells.log_scale)) - cells.hat(cells.log_scale)
-    parts = [left @ left.T, left * cells.to_go**2 @ left.T]
-    if np.trace(parts[0]) < 1e-6:
-        return np.nan, np.nan
+    parts = {name: basis @ basis.T for name, basis in cells.offset_bases().items()}
+    found = dict.fromkeys(parts, np.nan)
+    shown = [name for name, part in parts.items() if np.trace(part) > 1e-6]
+    if "offset_scale" not in shown:
+        return found
     centre, variance = medians(residuals(bm.point_fit(runs, "point:transfer"), runs), cells)
     known = np.isfinite(centre).all(axis=0)
-    found, noise = left @ centre[:, known], np.diag(variance[:, known].mean(axis=1))
-    seen = found @ found.T / known.sum() - left @ noise @ left.T
-    columns = [part.ravel() for part in parts if np.trace(part) > 1e-6]
-    variances = nnls(np.column_stack(columns), seen.ravel())[0]
-    offset, transient = np.sqrt([*variances, np.nan][:2])
-    return float(offset), float(transient)
+    left = np.eye(len(cells.log_scale)) - cells.hat(cells.log_scale)
+    misfit, noise = left @ centre[:, known], np.diag(variance[:, known].mean(axis=1))
+    seen = misfit @ misfit.T / known.sum() - left @ noise @ left.T
+    columns = np.column_stack([parts[name].ravel() for name in shown])
+    return {**found, **dict(zip(shown, np.sqrt(nnls(columns, seen.ravel())[0]), strict=True))}
 
 
 def main() -> None:
@@ -88,15 +87,7 @@ def main() -> None:
     lines = []
     for name, runs in swarms(parser.parse_args().shared / "data").items():
         late = runs.checkpoints("late")
-        offset, transient = offsets(late)
-        lines.append(
-            {
-                "swarm": name,
-                "scales": len(scales(late).log_scale),
-                "offset_scale": offset,
-                "transient_scale": transient,
-            }
-        )
+        lines.append({"swarm": name, "scales": len(scales(late).log_scale), **offsets(late)})
         print(lines[-1], flush=True)
     pd.DataFrame(lines).round(5).to_csv(OUT, index=False)
 

@@ -6,7 +6,7 @@ import pytest
 from synthetic import fit_of, parameters, swarm
 
 from bayesmix import runs_from_frame
-from bayesmix.discrepancy import _bend_covariance, discrepancy_draws, scales, twice_integrated
+from bayesmix.discrepancy import Scales, _smooth, discrepancy_draws, scales
 
 N_DRAWS = 40_000
 SD_ERROR = 5 / np.sqrt(2 * N_DRAWS)  # 5 standard errors of a standard deviation
@@ -152,13 +152,50 @@ def test_points_of_a_path_share_what_is_new() -> None:
     assert not path[:, 2].any()
 
 
-def test_transients_of_early_cells_reach_new_cells_through_the_slopes() -> None:
-    runs = _runs(LATE)
+def _joint(cells: Scales, new: np.ndarray, **scale: float) -> np.ndarray:
+    """Covariance of the misfit at the cells and at one new scale, from its parts one by one."""
+    n = len(cells.log_scale)
+    at = np.concatenate([cells.log_scale, new])
+    hat = np.vstack([cells.hat(cells.log_scale), cells.hat(new)])
+    less_line = np.eye(n + 1) - np.pad(hat, ((0, 0), (0, 1)))
+    own = scale["offset_scale"] ** 2 * np.eye(n + 1)
+    own += scale["transient_scale"] ** 2 * np.diag([*cells.to_go**2, 0.0])
+    bend = scale["bend_scale"] ** 2 * less_line @ _smooth(at, at) @ less_line.T
+    shows = np.append(cells.ended, True)
+    return bend * np.outer(shows, shows) + less_line @ own @ less_line.T
+
+
+def _told(cells: Scales, joint: np.ndarray, seen: np.ndarray) -> tuple[float, float]:
+    """Mean and standard deviation at the new scale, given what the line leaves of the cells'."""
+    basis = cells.basis()
+    cross = joint[-1, :-1] @ basis
+    known = basis.T @ joint[:-1, :-1] @ basis
+    weights = cross @ np.linalg.pinv(known, rcond=1e-9, hermitian=True)
+    # fewer early cells than the line leaves: no doubt then, but rounding
+    return weights @ basis.T @ seen, np.sqrt(max(joint[-1, -1] - weights @ cross, 0.0))
+
+
+@pytest.mark.parametrize(
+    ("bend", "offset", "transient"), [(0.02, 0.005, 0.004), (0.0, 0.0, 0.01), (0.0, 0.01, 0.0)]
+)
+def test_a_new_cell_is_what_conditioning_on_the_fitted_ones_says(bend, offset, transient) -> None:
+    sizes = [(1e8, 1e9), (2e8, 1e9), (4e8, 1e9), (4e8, 2e9), (8e8, 1e9), (8e8, 2e9)]
+    runs = _runs(sizes)
     cells = scales(runs)
-    posterior = _posterior(runs, transient_scale=0.01)
-    draws = _draws(runs, posterior, [6e8], [4e9])
-    want = 0.01 * np.linalg.norm(cells.hat(np.log([[6e8, 4e9]]))[0] * cells.to_go)
-    np.testing.assert_allclose(draws[:, 0].std(axis=0), want, rtol=SD_ERROR)
+    new = np.log([[2.4e9, 2e9]])
+    scale = {"bend_scale": bend, "offset_scale": offset, "transient_scale": transient}
+    joint = _joint(cells, new, **scale)
+    seen = cells.left @ np.array([0.01, -0.02, 0.01, 0.02, 0.03, 0.03])
+    told, sd = _told(cells, joint, seen)
+
+    posterior = _posterior(runs, **scale)
+    posterior["offset"] = np.broadcast_to(seen[:, None], posterior["offset"].shape)
+    draws = _draws(runs, posterior, 2.4e9, 2e9)[:, 0]
+    error = 5 * sd / np.sqrt(N_DRAWS) + 1e-8
+    np.testing.assert_allclose(draws.mean(axis=0), told, atol=error)
+    np.testing.assert_allclose(draws.std(axis=0), sd, rtol=SD_ERROR, atol=1e-7)
+    # of independent cells a new one is hardly told
+    assert (abs(told) < 0.01) == (bend == transient == 0)
 
 
 def test_slopes_are_in_doubt_where_the_runs_are_of_one_size_alone() -> None:
@@ -173,30 +210,35 @@ def test_slopes_are_in_doubt_where_the_runs_are_of_one_size_alone() -> None:
     np.testing.assert_allclose(draws[:, 1].std(axis=0), 0.02, rtol=SD_ERROR)
 
 
-def test_twice_integrated_noise_against_quadrature() -> None:
-    x, y = 1.3, 2.1
-    grid = (np.arange(20_000) + 0.5) * x / 20_000
-    want = ((x - grid) * (y - grid)).sum() * x / 20_000
-    got = twice_integrated(np.array([x]), np.array([y]))[0, 0]
-    assert got == pytest.approx(want, rel=1e-8)
+def test_a_smooth_covariance_is_that_of_twice_integrated_noise_but_for_a_line() -> None:
+    """Second differences, over steps much less than its length, against quadrature."""
+    step = 1e-2
+    at = np.column_stack([step * np.arange(4), np.zeros(4)])
+    second = np.array([[1.0, -2.0, 1.0, 0.0], [0.0, 1.0, -2.0, 1.0]])
+    grid = (np.arange(30_000) + 0.5) * 3 * step / 30_000
+    # a kink at each place of the noise
+    response = second @ np.maximum(at[:, :1] - grid, 0.0)
+    want = response @ response.T * (grid[1] - grid[0])
+    np.testing.assert_allclose(second @ _smooth(at, at) @ second.T, want, rtol=8e-3)
 
 
-def test_bends_beyond_two_sizes_have_the_closed_form_and_none_inside_the_sizes() -> None:
+def test_bends_beyond_two_sizes_are_nearly_those_of_a_cubic_spline() -> None:
     gap, d = 1.2, np.array([0.0, 0.7, 2.5])
-    covariance = _bend_covariance(np.array([5.0, 5.0 + gap]), 5.0 + gap + d)
-    np.testing.assert_allclose(np.diag(covariance), d**2 * (gap + d) / 3, atol=1e-12)
-    one = _bend_covariance(np.array([5.0]), 5.0 + d)
-    np.testing.assert_allclose(np.diag(one), d**3 / 3, atol=1e-12)
+    cells = Scales(np.array([[0.0, 0.0], [gap, 0.0]]), np.arange(2), np.ones(2, bool))
+    new = np.column_stack([gap + d, np.zeros(3)])
+    got, spline = np.diag(cells.bend_covariance(new, new)), d**2 * (gap + d) / 3
+    assert got[0] == pytest.approx(0, abs=1e-12)
+    # less by the next term of the covariance, which a length of 10 e-folds has
+    assert (got[1:] < spline[1:]).all()
+    np.testing.assert_allclose(got, spline, rtol=0.3)
 
 
-def test_bends_with_three_sizes_against_conditioning_on_values() -> None:
-    """With a diffuse line (variance 1e4) and exact values at the cells: universal kriging."""
-    old, new = np.array([0.0, 1.0, 2.5]), np.array([-1.0, 3.0, 4.0])
-    at = np.concatenate([old, new])
-    prior = twice_integrated(at, at) + 1e4 * (1 + np.outer(at, at))
-    k, ks, kss = prior[:3, :3], prior[3:, :3], prior[3:, 3:]
-    want = kss - ks @ np.linalg.solve(k, ks.T)
-    np.testing.assert_allclose(_bend_covariance(old, new), want, rtol=2e-3, atol=2e-3)
+def test_runs_end_where_their_last_rows_are() -> None:
+    cells = scales(_runs(LATE))
+    assert cells.ended.tolist() == [False, True, False, False, True]
+    apart = _runs(LATE)
+    frame = apart.frame.assign(run_id=[f"r{i}" for i in range(len(apart))])
+    assert scales(runs_from_frame(frame)).ended.all()
 
 
 def test_predictions_take_it_in_both_intervals_or_leave_it_out() -> None:
@@ -210,6 +252,10 @@ def test_predictions_take_it_in_both_intervals_or_leave_it_out() -> None:
     without = fit.predict(mixture, **far, discrepancy=False).draws
     assert without["expected"].std("draw").max() < 1e-12
     got = np.log(with_it["expected"]).std("draw").sel(domain="web").item()
-    gap = np.log(n.max() / n.min())
-    assert got == pytest.approx(0.01 * 3 * np.sqrt((gap + 3) / 3), rel=5 / np.sqrt(800))
+    cells = scales(runs)
+    at = np.log([[far["n_params"], far["n_tokens"]]])
+    still = {"bend_scale": 0.01, "offset_scale": 0.0, "transient_scale": 0.0}
+    joint = _joint(cells, at, **still)
+    want = _told(cells, joint, np.zeros(len(cells.log_scale)))[1]
+    assert got == pytest.approx(want, rel=5 / np.sqrt(800))
     assert (with_it["loss"].std("draw") > without["loss"].std("draw")).all()

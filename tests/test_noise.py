@@ -27,7 +27,9 @@ def cells() -> noise.Cells:
     doubt = np.where(rng.random(observed.shape) < 0.4, rng.random(observed.shape), 0.0)
     # rows of a mixture are without a domain together
     doubt[REPEAT == 1, 0] = doubt[REPEAT == 2, 1] = doubt[REPEAT == 3, 1] = noise.UNSEEN
-    return noise.cells(observed, doubt, Scales(np.zeros((2, 2)), CELL), RUN, REPEAT)
+    return noise.cells(
+        observed, doubt, Scales(np.zeros((2, 2)), CELL, np.ones(2, bool)), RUN, REPEAT
+    )
 
 
 def _parameters(rho: float, phi: float) -> dict:

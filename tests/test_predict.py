@@ -215,6 +215,9 @@ def test_sizes_and_horizons_come_from_the_table_where_they_are_not_given(fit):
     given = fit.predict(table, n_params=2e9).draws
     np.testing.assert_array_equal(given["n_params"], [2e9, 2e9])
     np.testing.assert_array_equal(given["n_tokens"], [1e10, 1e11])
+    weights = table.drop(columns=["n_params", "n_tokens"])
+    by_row = fit.predict(weights, table["n_params"], [1e10, 1e11]).draws["expected"]
+    np.testing.assert_array_equal(by_row, found)
 
 
 def test_weights_that_nearly_sum_are_renormalised(fit):
@@ -269,6 +272,10 @@ def test_mixtures_that_are_refused(fit, weights, said):
         ({"n_params": 0, "n_tokens": 1e10}, "n_params must be positive"),
         ({"n_params": 1e9, "n_tokens": -1}, "n_tokens must be positive"),
         ({"n_params": np.inf, "n_tokens": 1e10}, "n_params must be positive"),
+        (
+            {"n_params": [1e9, 2e9], "n_tokens": 1e10},
+            r"n_params must be one number or 1, .* \(2,\)",
+        ),
     ],
 )
 def test_sizes_that_are_refused(fit, options, said):

@@ -1,0 +1,97 @@
+"""How much of a fit's offsets over scales is a bend, which goes on beyond the data.
+
+The law is fitted with offsets that are independent over (N, D), so that no surface takes on what
+the law is there to explain: on tinyswarm there are two laws then, and chains that do not agree
+(docs/calibration.md). Given a draw of the offsets, the scales of what they are made of are drawn
+here. What the law makes of the data is not revised: a cut posterior, in the terms of Plummer (2015,
+doi:10.1007/s11222-014-9503-z).
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import xarray as xr
+
+from bayesmix.discrepancy import SCALES, scales
+from bayesmix.priors import Prior
+from bayesmix.runs import Runs
+
+# of Metropolis: five times as many change no mean of a scale by 2%
+_STEPS = 300
+_NEAR = 0.6  # how far all scales are moved together, in their logs; one alone is moved by 1
+_ROUNDING = 1e-18
+
+
+def with_learned_scales(
+    posterior: xr.Dataset, runs: Runs, priors: Mapping[str, Prior], seed: int
+) -> xr.Dataset:
+    """A posterior whose scales of the misfit are learned from its offsets.
+
+    Parameters
+    ----------
+    posterior : Dataset
+        Of a fit: ``offset`` (chain, draw, cell, component), ``discrepancy_correlation`` and the
+        scales named in `discrepancy.SCALES` (chain, draw), in log loss.
+    runs : Runs
+        What was fitted.
+    priors : mapping
+        Those of the fit; of them the scales' are used.
+    seed : int
+
+    Returns
+    -------
+    Dataset
+        The same with new draws of the scales, one for each draw, unless the cells show none.
+
+    Examples
+    --------
+    >>> from bayesmix import load_dataset
+    >>> from bayesmix.prior_predictive import prior_fit
+    >>> fit = prior_fit(load_dataset("tinyswarm"), draws=50)
+    >>> of_prior = fit.posterior["posterior"].to_dataset()
+    >>> learned = with_learned_scales(of_prior, fit.runs, fit.priors, seed=0)
+    >>> bool((learned["bend_scale"] != of_prior["bend_scale"]).any())
+    True
+    """
+    cells = scales(runs)
+    basis, covariances = cells.basis(), cells.covariances()
+    if not basis.size:
+        return posterior
+    shape = posterior["bend_scale"].shape
+    offset = posterior["offset"].transpose("chain", "draw", "cell", "component").values
+    values = np.einsum("mk,cdmi->cdki", basis, offset).reshape(-1, basis.shape[1], offset.shape[3])
+    shared = posterior["discrepancy_correlation"].values.ravel()
+    start = np.log(np.column_stack([posterior[name].values.ravel() for name in SCALES]))
+
+    def log_density(logs: np.ndarray) -> np.ndarray:
+        """Of the scales' logs and the offsets, shape (S,), up to a constant."""
+        unit = np.tensordot(np.exp(2 * logs), covariances, 1) + _ROUNDING * np.eye(basis.shape[1])
+        root = np.linalg.cholesky(unit)
+        white = np.linalg.solve(root, values)
+        # of the precision of components that err together
+        n_components = values.shape[2]
+        of_sum = shared / (1 - shared + n_components * shared)
+        square = (white**2).sum(axis=(1, 2)) - of_sum * (white.sum(axis=2) ** 2).sum(axis=1)
+        half_det = n_components * np.log(np.diagonal(root, axis1=1, axis2=2)).sum(axis=1)
+        prior = sum(
+            priors[name].log_density(np.exp(log)) + log
+            for name, log in zip(SCALES, logs.T, strict=True)
+        )
+        return prior - square / (1 - shared) / 2 - half_det
+
+    learned = _metropolis(log_density, start, np.random.default_rng(seed))
+    columns = zip(SCALES, np.exp(learned).T, strict=True)
+    return posterior.assign({n: (("chain", "draw"), c.reshape(shape)) for n, c in columns})
+
+
+def _metropolis(log_density, start: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Where `_STEPS` steps lead from each start (S, P): all entries near, or one of them far."""
+    at, density = start.copy(), log_density(start)
+    for step in range(_STEPS):
+        one = step // 2 % start.shape[1]
+        far = np.eye(start.shape[1])[one] if step % 2 else _NEAR
+        proposed = at + far * rng.normal(size=start.shape)
+        there = log_density(proposed)
+        taken = np.log(rng.uniform(size=len(start))) < there - density
+        at[taken], density[taken] = proposed[taken], there[taken]
+    return at
