@@ -293,12 +293,22 @@ def _offsets(
     across[:, ended] = cells.bend_covariance(log_scale, ends)
     shared = np.array([across, -hat @ left.T, -hat * cells.to_go**2 @ left.T]) @ cells.basis()
     squares = np.column_stack([posterior[name] ** 2 for name in SCALES])
+    gap = np.einsum("mk,smc->skc", cells.basis(), posterior["offset"] - at_cells)
+    # draws of many cells share their scales, see `misfit.py`
+    squares, place = np.unique(squares, axis=0, return_inverse=True)
     told = np.tensordot(squares, shared, 1)
     known = np.tensordot(squares, cells.covariances(), 1)
-    gap = np.einsum("mk,smc->skc", cells.basis(), posterior["offset"] - at_cells)
     # where no scale is above 0 nothing is told
-    fresh += told @ np.linalg.pinv(known, rcond=_ROUNDING, hermitian=True) @ gap
+    weights = told @ np.linalg.pinv(known, rcond=_ROUNDING, hermitian=True)
+    for of_scales, draws in zip(weights, _members(place.reshape(-1)), strict=True):
+        fresh[draws] += of_scales @ gap[draws]
     return np.where(fitted[:, None], posterior["offset"][:, nearest, :], fresh)
+
+
+def _members(codes: np.ndarray) -> list[np.ndarray]:
+    """Places of each code, in the order of the codes, all of which are there."""
+    ends = np.cumsum(np.bincount(codes))[:-1]
+    return np.split(np.argsort(codes, kind="stable"), ends)
 
 
 def _smooth(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -20,6 +20,9 @@ from bayesmix.runs import Runs
 _STEPS = 300
 _NEAR = 0.6  # how far all scales are moved together, in their logs; one alone is moved by 1
 _ROUNDING = 1e-18
+# numbers that a step takes, in cubes of the rank, and the fewest draws that are asked then: of
+# hundreds of cells each draw's offsets say the same
+_MOST, _FEWEST = 4e7, 50
 
 
 def with_learned_scales(
@@ -41,7 +44,8 @@ def with_learned_scales(
     Returns
     -------
     Dataset
-        The same with new draws of the scales, one for each draw, unless the cells show none.
+        The same with new draws of the scales, one for each draw, unless the cells show none. With
+        more than some 25 cells draws that follow one another share one.
 
     Examples
     --------
@@ -58,14 +62,18 @@ def with_learned_scales(
     if not basis.size:
         return posterior
     shape = posterior["bend_scale"].shape
+    total, rank = posterior["bend_scale"].size, basis.shape[1]
+    most = int(min(max(_MOST / rank**3, _FEWEST), total))
+    asked = np.unique(np.linspace(0, total - 1, most).astype(int))
+
     offset = posterior["offset"].transpose("chain", "draw", "cell", "component").values
-    values = np.einsum("mk,cdmi->cdki", basis, offset).reshape(-1, basis.shape[1], offset.shape[3])
-    shared = posterior["discrepancy_correlation"].values.ravel()
-    start = np.log(np.column_stack([posterior[name].values.ravel() for name in SCALES]))
+    values = np.einsum("mk,smi->ski", basis, offset.reshape(total, *offset.shape[2:])[asked])
+    shared = posterior["discrepancy_correlation"].values.ravel()[asked]
+    start = np.log(np.column_stack([posterior[name].values.ravel()[asked] for name in SCALES]))
 
     def log_density(logs: np.ndarray) -> np.ndarray:
         """Of the scales' logs and the offsets, shape (S,), up to a constant."""
-        unit = np.tensordot(np.exp(2 * logs), covariances, 1) + _ROUNDING * np.eye(basis.shape[1])
+        unit = np.tensordot(np.exp(2 * logs), covariances, 1) + _ROUNDING * np.eye(rank)
         root = np.linalg.cholesky(unit)
         white = np.linalg.solve(root, values)
         # of the precision of components that err together
@@ -80,7 +88,8 @@ def with_learned_scales(
         return prior - square / (1 - shared) / 2 - half_det
 
     learned = _metropolis(log_density, start, np.random.default_rng(seed))
-    columns = zip(SCALES, np.exp(learned).T, strict=True)
+    of_draw = np.searchsorted(asked, np.arange(total), side="right") - 1
+    columns = zip(SCALES, np.exp(learned[of_draw]).T, strict=True)
     return posterior.assign({n: (("chain", "draw"), c.reshape(shape)) for n, c in columns})
 
 

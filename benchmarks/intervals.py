@@ -74,6 +74,16 @@ def regmix_scale(data: Path) -> Iterator[Fold]:
     yield from LargestScale().folds(regmix(data))
 
 
+def tiny_each_scale(data: Path) -> Iterator[Fold]:
+    """tinyswarm: each of its sizes left out."""
+    yield from ByScale().folds(bm.load_dataset("tinyswarm"))
+
+
+def tiny_third(data: Path) -> Iterator[Fold]:
+    """tinyswarm without its largest size: the third from the two smaller ones."""
+    yield from LargestScale().folds(bm.load_dataset("tinyswarm").where("n_params < 2e5"))
+
+
 def pile4_mixture(data: Path) -> Iterator[Fold]:
     """pile4, 90M to 440M: unseen mixtures."""
     yield from ByMixture(5).folds(bm.read_runs(data / "pile4.csv"))
@@ -88,7 +98,7 @@ STUDIES: dict[str, Callable[[Path], Iterator[Fold]]] = {
     study.__name__: study
     for study in (
         slim_mixture, slim_one_size, mixinglaws_mixture, regmix_scale, slim_each_scale,
-        regmix_mixture, pile4_mixture, pile4_scale,
+        regmix_mixture, pile4_mixture, pile4_scale, tiny_each_scale, tiny_third,
     )
 }  # fmt: skip
 

@@ -22,7 +22,7 @@ import pandas as pd
 from scipy.optimize import nnls
 
 import bayesmix as bm
-from bayesmix.discrepancy import Scales, scales
+from bayesmix.discrepancy import SCALES, Scales, scales
 from bayesmix.model import components, observed_log_loss
 from benchmarks.intervals import regmix
 
@@ -62,20 +62,21 @@ def medians(error: np.ndarray, cells: Scales) -> tuple[np.ndarray, np.ndarray]:
 
 
 def offsets(runs: bm.Runs) -> dict[str, float]:
-    """Each scale of `Scales.offset_bases`, blank where there is nothing to tell it by."""
+    """Each of `SCALES`, blank where there is nothing to tell it by."""
     cells = scales(runs)
-    parts = {name: basis @ basis.T for name, basis in cells.offset_bases().items()}
-    found = dict.fromkeys(parts, np.nan)
-    shown = [name for name, part in parts.items() if np.trace(part) > 1e-6]
-    if "offset_scale" not in shown:
+    basis, parts = cells.basis(), cells.covariances()
+    found = dict.fromkeys(SCALES, np.nan)
+    shown = np.flatnonzero(parts.trace(axis1=1, axis2=2) > 1e-6)
+    if not shown.size:
         return found
     centre, variance = medians(residuals(bm.point_fit(runs, "point:transfer"), runs), cells)
     known = np.isfinite(centre).all(axis=0)
-    left = np.eye(len(cells.log_scale)) - cells.hat(cells.log_scale)
-    misfit, noise = left @ centre[:, known], np.diag(variance[:, known].mean(axis=1))
-    seen = misfit @ misfit.T / known.sum() - left @ noise @ left.T
-    columns = np.column_stack([parts[name].ravel() for name in shown])
-    return {**found, **dict(zip(shown, np.sqrt(nnls(columns, seen.ravel())[0]), strict=True))}
+    misfit = basis.T @ cells.left @ centre[:, known]
+    noise = basis.T @ cells.left * variance[:, known].mean(axis=1) @ cells.left.T @ basis
+    seen = misfit @ misfit.T / known.sum() - noise
+    columns = parts[shown].reshape(shown.size, -1).T
+    variances = nnls(columns, seen.ravel())[0]
+    return {**found, **{SCALES[i]: float(v) for i, v in zip(shown, variances**0.5, strict=True)}}
 
 
 def main() -> None:

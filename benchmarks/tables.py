@@ -30,8 +30,10 @@ STUDIES = {
     "regmix_scale": "RegMix, 1M to 60M",
     "pile4_mixture": "`pile4`, 90M to 440M: unseen mixtures",
     "pile4_scale": "`pile4`, 90M and 200M to 440M",
+    "tiny_third": "`tinyswarm`, two sizes to the third",
+    "tiny_each_scale": "`tinyswarm`, sizes left out:",
 }
-BY_FOLD = ("slim_one_size", "slim_each_scale")
+BY_FOLD = ("slim_one_size", "slim_each_scale", "tiny_each_scale")
 ORDER = ["transfer", "regression", "quantization", *LAWS]
 MOST = 1000  # percent, above which a law has run away
 LABELS = {
