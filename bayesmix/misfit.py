@@ -7,7 +7,7 @@ here. What the law makes of the data is not revised: a cut posterior, in the ter
 doi:10.1007/s11222-014-9503-z).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import xarray as xr
@@ -19,7 +19,8 @@ from bayesmix.runs import Runs
 # of Metropolis: five times as many change no mean of a scale by 2%
 _STEPS = 300
 _NEAR = 0.6  # how far all scales are moved together, in their logs; one alone is moved by 1
-_ROUNDING = 1e-18
+_ROUNDING = 1e-10  # of the mean variance, added to each: scales may be tried at next to nothing
+_LEAST = 1e-9  # of a scale to start at; a prior that a user gives may allow for less than 0
 # numbers that a step takes, in cubes of the rank, and the fewest draws that are asked then: of
 # hundreds of cells each draw's offsets say the same
 _MOST, _FEWEST = 4e7, 50
@@ -69,12 +70,14 @@ def with_learned_scales(
     offset = posterior["offset"].transpose("chain", "draw", "cell", "component").values
     values = np.einsum("mk,smi->ski", basis, offset.reshape(total, *offset.shape[2:])[asked])
     shared = posterior["discrepancy_correlation"].values.ravel()[asked]
-    start = np.log(np.column_stack([posterior[name].values.ravel()[asked] for name in SCALES]))
+    sampled = np.column_stack([posterior[name].values.ravel()[asked] for name in SCALES])
+    start = np.log(np.maximum(abs(sampled), _LEAST))
 
     def log_density(logs: np.ndarray) -> np.ndarray:
         """Of the scales' logs and the offsets, shape (S,), up to a constant."""
-        unit = np.tensordot(np.exp(2 * logs), covariances, 1) + _ROUNDING * np.eye(rank)
-        root = np.linalg.cholesky(unit)
+        covariance = np.tensordot(np.exp(2 * logs), covariances, 1)
+        mean = np.trace(covariance, axis1=1, axis2=2)[:, None, None] / rank
+        root = np.linalg.cholesky(covariance + _ROUNDING * mean * np.eye(rank))
         white = np.linalg.solve(root, values)
         # of the precision of components that err together
         n_components = values.shape[2]
@@ -93,7 +96,9 @@ def with_learned_scales(
     return posterior.assign({n: (("chain", "draw"), c.reshape(shape)) for n, c in columns})
 
 
-def _metropolis(log_density, start: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _metropolis(
+    log_density: Callable[[np.ndarray], np.ndarray], start: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
     """Where `_STEPS` steps lead from each start (S, P): all entries near, or one of them far."""
     at, density = start.copy(), log_density(start)
     for step in range(_STEPS):

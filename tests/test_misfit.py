@@ -7,9 +7,10 @@ import xarray as xr
 from scipy.stats import multivariate_normal
 from synthetic import swarm
 
-from bayesmix import load_dataset
+from bayesmix import load_dataset, runs_from_frame
 from bayesmix.discrepancy import SCALES, scales
 from bayesmix.misfit import with_learned_scales
+from bayesmix.priors import LogNormal, Normal
 from bayesmix.reference import swarm_priors
 
 N_DRAWS = 4000
@@ -64,6 +65,35 @@ def test_scales_are_drawn_from_their_density_given_the_offsets() -> None:
     np.testing.assert_allclose(drawn.std(axis=0), sd, rtol=0.1)
     again = with_learned_scales(_posterior(offset, start), runs, priors, seed=1)
     xr.testing.assert_identical(made, again)
+
+
+def test_scales_of_any_prior_are_learned_from_any_start() -> None:
+    """A normal prior, that may be below 0, a wide one, and starts at 0 and below."""
+    runs = load_dataset("tinyswarm")
+    wide = {"bend_scale": Normal(0.0, 0.02), "offset_scale": LogNormal(-20.0, 8.0)}
+    offset = scales(runs).left @ np.random.default_rng(0).normal(size=(14, 3)) * 0.01
+    start = {name: np.linspace(-0.01, 0.01, N_DRAWS + 1)[:-1] for name in SCALES}
+    priors = swarm_priors(runs, "transfer", wide)
+    made = with_learned_scales(_posterior(offset, start), runs, priors, seed=0)
+    for name in SCALES:
+        assert np.isfinite(made[name]).all(), name
+        assert (made[name] > 0).all(), name
+
+
+def test_draws_of_many_cells_share_scales() -> None:
+    frame = load_dataset("tinyswarm").frame
+    tokens = np.exp(np.random.default_rng(0).uniform(12, 14.5, len(frame)))
+    runs = runs_from_frame(frame.assign(n_tokens=tokens))
+    n_cells = len(scales(runs).log_scale)
+    assert n_cells > 60
+    start = dict.fromkeys(SCALES, np.full(N_DRAWS, 0.01))
+    among = np.linalg.cholesky(np.array([[1.0, CORRELATION], [CORRELATION, 1.0]]))
+    values = 0.01 * np.random.default_rng(1).normal(size=(n_cells, 2)) @ among.T
+    offset = scales(runs).left @ values
+    made = with_learned_scales(_posterior(offset, start), runs, swarm_priors(runs, "transfer"), 0)
+    # most of it is independent, and known to one part in the root of twice their number
+    assert 50 <= len(np.unique(made["offset_scale"])) < N_DRAWS / 2
+    assert made["offset_scale"].mean() == pytest.approx(0.01, rel=3 / np.sqrt(2 * 2 * n_cells))
 
 
 def test_cells_that_show_nothing_leave_the_scales_as_they_are() -> None:
