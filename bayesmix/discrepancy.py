@@ -279,15 +279,17 @@ def _offsets(
     ends = cells.log_scale[ended]
     bend_scale, offset_scale, transient_scale = (posterior[n][:, None, None] for n in SCALES)
 
-    both = np.concatenate([ends, log_scale])
-    bend = _correlated(_root(cells.bend_covariance(both, both)), posterior, rng) * bend_scale
+    # what is independent first: of a path its draws do not depend on how many points it has
     own = _correlated(np.eye(len(left)), posterior, rng) * offset_scale
     own += _correlated(np.diag(cells.to_go), posterior, rng) * transient_scale
-    at_cells = np.einsum("rm,smc->src", left, own)
-    at_cells[:, ended] += bend[:, : len(ends)]
     new = np.ones((len(hat), 1)) if path else np.eye(len(hat))
-    fresh = bend[:, len(ends) :] + _correlated(new, posterior, rng) * offset_scale
+    fresh = _correlated(new, posterior, rng) * offset_scale
     fresh -= np.einsum("rm,smc->src", hat, own)
+    at_cells = np.einsum("rm,smc->src", left, own)
+    both = np.concatenate([ends, log_scale])
+    bend = _correlated(_root(cells.bend_covariance(both, both)), posterior, rng) * bend_scale
+    fresh += bend[:, len(ends) :]
+    at_cells[:, ended] += bend[:, : len(ends)]
 
     across = np.zeros(hat.shape)
     across[:, ended] = cells.bend_covariance(log_scale, ends)
