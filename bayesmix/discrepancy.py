@@ -9,7 +9,8 @@ each with mean 0, whose components err together (``discrepancy_correlation``):
   last D of that N.
 - *bend*: the law's slopes wander, by ``bend_scale`` in one e-fold: a surface over (log N, log D)
   as smooth as a cubic spline. Cells at which runs end show it; of earlier ones it is not told from
-  the transient. Beyond the data it goes on from what they show.
+  the transient, and counts as a part of that. Beyond the data it goes on from what they show. In
+  a direction in which the cells do not spread it has a slope of its own, of 1.2 ``bend_scale``.
 - *slope*: where the cells hardly spread, as over the N of a swarm of one size, or over D at one N
   where D is 20 N throughout, the law's slope is its priors' alone, and off by ``slope_scale`` for
   every e-fold that way.
@@ -136,12 +137,20 @@ class Scales:
 
     def covariances(self) -> np.ndarray:
         """In that basis, of the parts in `SCALES` at a scale of 1, shape (3, rank, rank)."""
-        basis, left = self.basis(), self.left
-        ends = self.log_scale[self.ended]
-        bend = np.zeros(left.shape)
-        bend[np.ix_(self.ended, self.ended)] = self.bend_covariance(ends, ends)
-        parts = np.array([bend, left @ left.T, left * self.to_go**2 @ left.T])
-        return basis.T @ parts @ basis
+        project = self.basis().T @ self.left
+        return np.array([project @ part @ project.T for part in self._parts()])
+
+    def _parts(self) -> np.ndarray:
+        """Covariances at the cells of the parts in `SCALES`, before the regression, (3, M, M)."""
+        shown = np.outer(self.ended, self.ended)
+        bend = shown * self.bend_covariance(self.log_scale, self.log_scale)
+        return np.array([bend, np.eye(len(shown)), np.diag(self.to_go**2)])
+
+    def told(self, log_scale: np.ndarray) -> np.ndarray:
+        """Covariances of the parts there and in the basis at the cells, shape (3, R, rank)."""
+        across = -self.hat(log_scale) @ self._parts()
+        across[0] += self.ended * self.bend_covariance(log_scale, self.log_scale)
+        return across @ self.left.T @ self.basis()
 
     def offset_bases(self) -> dict[str, np.ndarray]:
         """Bases of the offsets in a fit, each of shape (M, rank), by their scale's name."""
@@ -269,42 +278,52 @@ def _offsets(
     rng: np.random.Generator,
     path: bool,
 ) -> np.ndarray:
-    """Of a fitted cell its own; elsewhere offset and bend, given all offsets of the cells.
+    """Of a fitted cell its own; elsewhere offset and bend."""
+    fitted, nearest = cells.fitted(log_scale)
+    error = posterior["offset"][:, nearest, :]
+    if not fitted.all():
+        error[:, ~fitted] = _beyond(cells, posterior, log_scale[~fitted], rng, path)
+    return error
+
+
+def _beyond(
+    cells: Scales,
+    posterior: Mapping[str, np.ndarray],
+    log_scale: np.ndarray,
+    rng: np.random.Generator,
+    path: bool,
+) -> np.ndarray:
+    """Offset and bend where nothing was fitted, given all offsets of the cells.
 
     By Matheron's rule: drawn at cells and new scales together, the draw's error at the cells taken
     back as far as it tells of the new ones.
     """
-    fitted, nearest = cells.fitted(log_scale)
-    hat, left, ended = cells.hat(log_scale), cells.left, cells.ended
-    ends = cells.log_scale[ended]
+    hat, n_cells = cells.hat(log_scale), len(cells.log_scale)
     bend_scale, offset_scale, transient_scale = (posterior[n][:, None, None] for n in SCALES)
-
     # what is independent first: of a path its draws do not depend on how many points it has
-    own = _correlated(np.eye(len(left)), posterior, rng) * offset_scale
-    own += _correlated(np.diag(cells.to_go), posterior, rng) * transient_scale
+    at_cells = _correlated(np.eye(n_cells), posterior, rng) * offset_scale
+    at_cells += _correlated(np.diag(cells.to_go), posterior, rng) * transient_scale
     new = np.ones((len(hat), 1)) if path else np.eye(len(hat))
     fresh = _correlated(new, posterior, rng) * offset_scale
-    fresh -= np.einsum("rm,smc->src", hat, own)
-    at_cells = np.einsum("rm,smc->src", left, own)
-    both = np.concatenate([ends, log_scale])
+    both = np.concatenate([cells.log_scale, log_scale])
     bend = _correlated(_root(cells.bend_covariance(both, both)), posterior, rng) * bend_scale
-    fresh += bend[:, len(ends) :]
-    at_cells[:, ended] += bend[:, : len(ends)]
+    at_cells += cells.ended[:, None] * bend[:, :n_cells]
+    fresh += bend[:, n_cells:] - np.einsum("rm,smc->src", hat, at_cells)
 
-    across = np.zeros(hat.shape)
-    across[:, ended] = cells.bend_covariance(log_scale, ends)
-    shared = np.array([across, -hat @ left.T, -hat * cells.to_go**2 @ left.T]) @ cells.basis()
-    squares = np.column_stack([posterior[name] ** 2 for name in SCALES])
-    gap = np.einsum("mk,smc->skc", cells.basis(), posterior["offset"] - at_cells)
+    basis = cells.basis()
+    off = posterior["offset"] - np.einsum("rm,smc->src", cells.left, at_cells)
+    gap = np.einsum("mk,smc->skc", basis, off)
     # draws of many cells share their scales, see `misfit.py`
-    squares, place = np.unique(squares, axis=0, return_inverse=True)
-    told = np.tensordot(squares, shared, 1)
+    squares, place = np.unique(
+        np.column_stack([posterior[name] ** 2 for name in SCALES]), axis=0, return_inverse=True
+    )
     known = np.tensordot(squares, cells.covariances(), 1)
     # where no scale is above 0 nothing is told
-    weights = told @ np.linalg.pinv(known, rcond=_ROUNDING, hermitian=True)
-    for of_scales, draws in zip(weights, _members(place.reshape(-1)), strict=True):
-        fresh[draws] += of_scales @ gap[draws]
-    return np.where(fitted[:, None], posterior["offset"][:, nearest, :], fresh)
+    inverse = np.linalg.pinv(known, rcond=_ROUNDING, hermitian=True)
+    told = cells.told(log_scale)
+    for square, of_scales, draws in zip(squares, inverse, _members(place.reshape(-1)), strict=True):
+        fresh[draws] += np.tensordot(square, told, 1) @ of_scales @ gap[draws]
+    return fresh
 
 
 def _members(codes: np.ndarray) -> list[np.ndarray]:

@@ -6,6 +6,7 @@ import numpy as np
 import xarray as xr
 
 from bayesmix import law as laws
+from bayesmix.discrepancy import SCALES
 from bayesmix.runs import Runs
 
 NOISE = (
@@ -32,7 +33,7 @@ def law_draws(posterior: xr.Dataset, most: int | None = None) -> dict[str, np.nd
     -------
     dict
         The names in `law.PARAMETERS`, `NOISE` and `DISCREPANCY`, each of shape (S, ...); of the
-        last two what the posterior holds.
+        last two what the posterior holds. Scales of the misfit are those of `misfit.py`.
     """
     n_chains, n_draws = posterior.sizes["chain"], posterior.sizes["draw"]
     total = n_chains * n_draws
@@ -63,7 +64,10 @@ def law_draws(posterior: xr.Dataset, most: int | None = None) -> dict[str, np.nd
         return np.ascontiguousarray(values.reshape(total, *values.shape[2:])[keep])
 
     names = (*laws.PARAMETERS, *NOISE, *DISCREPANCY)
-    return {name: stacked(name) for name in names if name in posterior or name in absent}
+    made = {name: stacked(name) for name in names if name in posterior or name in absent}
+    if "misfit_scale" in posterior:
+        made.update(zip(SCALES, stacked("misfit_scale").T, strict=True))
+    return made
 
 
 def losses(

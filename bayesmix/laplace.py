@@ -7,7 +7,7 @@ parameters for the data, the density can grow without end where a spread or a no
 The search then does not converge, and says so.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -24,6 +24,7 @@ from bayesmix.posterior import Fit, with_observed
 from bayesmix.priors import LogNormal, Normal, Prior
 from bayesmix.reference import swarm_priors
 from bayesmix.runs import Runs
+from bayesmix.starts import Density, downhill
 
 TOLERANCE = 1e-6  # nats below the mode, by Newton's decrement
 N_STARTS = 4
@@ -36,8 +37,6 @@ _NO_EFFECT_OF_RUNS: dict[str, Prior] = {
     "common_mean": Normal(-8.0, 0.1),
     "outlier_scale": LogNormal(-8.0, 0.1),
 }
-
-Density = Callable[[np.ndarray], tuple[float, np.ndarray]]
 
 
 class Mode(NamedTuple):
@@ -107,17 +106,14 @@ def find_mode(density: Density, starts: Sequence[np.ndarray]) -> tuple[Mode, int
 
 def _climb(density: Density, start: np.ndarray) -> Mode:
     size = start.size
-    point, root = start, np.eye(size)
+    point, root, down = start, np.eye(size), downhill(density)
 
     def slope(step: np.ndarray) -> np.ndarray:
         return -root.T @ density(point + root @ step)[1]
 
     def negative(step: np.ndarray) -> tuple[float, np.ndarray]:
-        value, gradient = density(point + root @ step)
-        # a wild step of a line search is a bad one, not the end of the search
-        if not (np.isfinite(value) and np.isfinite(gradient).all()):
-            return 1e300, np.zeros(size)
-        return -value, -root.T @ gradient
+        value, gradient = down(point + root @ step)
+        return value, root.T @ gradient
 
     best = None
     for turn in range(_ROUNDS):

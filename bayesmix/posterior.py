@@ -91,7 +91,10 @@ class Fit:
     @cached_property
     def _diagnosis(self) -> Diagnosis:
         """Computed once, and saved: R-hat and ESS of every prediction take seconds."""
-        checked = self.posterior["posterior"].to_dataset()
+        # given the offsets, which are checked, these are no draws of the sampler's
+        checked = (
+            self.posterior["posterior"].to_dataset().drop_vars("misfit_scale", errors="ignore")
+        )
         checked = checked.assign({"predictions at the data": fitted_losses(self)})
         return diagnose(checked, self.posterior["sample_stats"].to_dataset())
 

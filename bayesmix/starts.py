@@ -9,6 +9,7 @@ from scipy.optimize import minimize
 
 from bayesmix.compiling import log_density
 
+Density = Callable[[np.ndarray], tuple[float, np.ndarray]]
 _CLIMB = 50  # iterations: to where losses are near, far from a mode
 
 
@@ -23,12 +24,8 @@ def climbed(by_nutpie: Any) -> Any:
     by_nutpie : nutpie.compile_pymc.CompiledPyMCModel
         What `compiled` gives.
     """
-    density = log_density(by_nutpie)
+    down = downhill(log_density(by_nutpie))
     begin: Callable[[int | None], np.ndarray] = by_nutpie.initial_point_func
-
-    def down(point: np.ndarray) -> tuple[float, np.ndarray]:
-        value, gradient = density(point)
-        return -value, -gradient
 
     def starts(seed: int | None = None) -> np.ndarray:
         found = minimize(
@@ -37,3 +34,22 @@ def climbed(by_nutpie: Any) -> Any:
         return found.x
 
     return replace(by_nutpie, initial_point_func=starts)
+
+
+def downhill(density: Density) -> Density:
+    """What a minimiser takes of a log density: a wild step of its line search is a bad one.
+
+    Examples
+    --------
+    >>> down = downhill(lambda x: (np.log(x[0]) - x[0], 1 / x - 1) if x[0] > 0 else (np.nan, x))
+    >>> down(np.ones(1)), down(-np.ones(1))
+    ((1.0, array([-0.])), (1e+300, array([0.])))
+    """
+
+    def down(point: np.ndarray) -> tuple[float, np.ndarray]:
+        value, gradient = density(point)
+        if not (np.isfinite(value) and np.isfinite(gradient).all()):
+            return 1e300, np.zeros(point.size)
+        return -value, -gradient
+
+    return down

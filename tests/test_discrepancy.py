@@ -1,5 +1,7 @@
 """The law's misfit over scales: its parts against closed forms, least squares and simulation."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -113,6 +115,20 @@ def test_offsets_in_the_model_have_no_mean_and_no_slopes() -> None:
         np.testing.assert_allclose(x.T * weight @ basis, 0.0, atol=1e-12)
 
 
+def test_no_part_of_the_misfit_has_a_mean_or_slopes_and_all_ends_leave_the_bend_as_it_is() -> None:
+    cells = scales(_runs(LATE))
+    weight = 1 / (1 + (cells.to_go / 0.5) ** 2)
+    x = np.column_stack([np.ones(5), cells.log_scale]) * weight[:, None]
+    assert not cells.ended.all()
+    # all of it lies in the basis, which has neither
+    np.testing.assert_allclose(x.T @ cells.basis(), 0.0, atol=1e-12)
+    ended = replace(cells, ended=np.ones(5, bool))
+    bend = ended.basis() @ ended.covariances()[0] @ ended.basis().T
+    want = cells.bend_covariance(cells.log_scale, cells.log_scale)
+    np.testing.assert_allclose(bend, want, atol=1e-12)
+    np.testing.assert_allclose(x.T @ want, 0.0, atol=1e-12)
+
+
 def test_one_cell_leaves_nothing_to_learn() -> None:
     for basis in scales(_runs([(1e8, 1e9)])).offset_bases().values():
         assert basis.shape == (1, 0)
@@ -160,9 +176,10 @@ def _joint(cells: Scales, new: np.ndarray, **scale: float) -> np.ndarray:
     less_line = np.eye(n + 1) - np.pad(hat, ((0, 0), (0, 1)))
     own = scale["offset_scale"] ** 2 * np.eye(n + 1)
     own += scale["transient_scale"] ** 2 * np.diag([*cells.to_go**2, 0.0])
-    bend = scale["bend_scale"] ** 2 * less_line @ _smooth(at, at) @ less_line.T
-    shows = np.append(cells.ended, True)
-    return bend * np.outer(shows, shows) + less_line @ own @ less_line.T
+    # a bend is less its line; none is told where no run ends, and the rest has a line again
+    shows = np.diag(np.append(cells.ended, True)) @ less_line
+    bend = scale["bend_scale"] ** 2 * less_line @ shows @ _smooth(at, at) @ shows.T @ less_line.T
+    return bend + less_line @ own @ less_line.T
 
 
 def _told(cells: Scales, joint: np.ndarray, seen: np.ndarray) -> tuple[float, float]:
