@@ -271,6 +271,26 @@ def discrepancy_draws(
     return error[:, place.reshape(-1), :]
 
 
+def bend_draws(
+    runs: Runs, posterior: Mapping[str, np.ndarray], rng: np.random.Generator
+) -> np.ndarray:
+    """Prior draws of what bends add to the offsets of the fitted cells, in log loss.
+
+    Parameters
+    ----------
+    runs, posterior, rng
+        As in `discrepancy_draws`; of ``offset`` (S, M, C) the shape is used.
+
+    Returns
+    -------
+    array, shape (S, M, C)
+        Less its regression over the cells, as offsets are.
+    """
+    cells = scales(runs)
+    shown = cells.ended[:, None] * _root(cells.bend_covariance(cells.log_scale, cells.log_scale))
+    return posterior["bend_scale"][:, None, None] * _correlated(cells.left @ shown, posterior, rng)
+
+
 def _offsets(
     cells: Scales,
     posterior: Mapping[str, np.ndarray],

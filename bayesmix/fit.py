@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pymc as pm
@@ -19,7 +19,7 @@ from bayesmix.posterior import Fit, with_observed
 from bayesmix.priors import Prior
 from bayesmix.reference import swarm_priors
 from bayesmix.runs import Runs
-from bayesmix.starts import climbed
+from bayesmix.starts import climbed, warmed
 
 # NUTS turns back too early where some directions are much longer than most: trajectories are
 # doubled once more, and of many unknowns they have a fixed length (docs/sampling.md). Where `fade`
@@ -33,6 +33,9 @@ _SETTINGS = {  # by whether `fade` is sampled, and whether there are many unknow
 }
 # several checkpoints of a run: what a term of D does and what fades with it are hard to tell apart
 _CHECKPOINTS = {"target_accept": 0.9, "mindepth": 9, "maxdepth": 9}
+# what part of the warm-up of many unknowns has fewer steps, and by how many halvings: to know how
+# far each unknown moves takes no long trajectories (docs/sampling.md)
+_SHORT, _SHALLOWER = 0.7, 2
 _STATS = ("diverging", "n_steps", "tree_depth", "depth", "step_size", "logp", "lp")
 
 
@@ -69,7 +72,8 @@ def fit(
     checkpoints : str
         ``late``: at most four a run, over the last 75% of its tokens; ``last``; ``all``.
     draws, tune, chains : int
-        Draws kept and warm-up draws of each chain, and the number of chains.
+        Draws kept and warm-up draws of each chain, and the number of chains. With more than 400
+        unknowns the first 70% of the warm-up have trajectories of a quarter of the steps.
     seed : int
         The same seed gives the same draws, but for rounding: code compiled just now and code
         from the caches round unlike, and chains amplify that.
@@ -174,18 +178,21 @@ def _sample(
 
         with _said("compiling the model", shown=progressbar):
             by_nutpie = compiled_jax(model) if backend == "jax" else compiled(model)
+        run: Any = {"chains": chains, "cores": cores, "seed": seed, "progress_bar": progressbar}
+        settings = _CHECKPOINTS if fade and many and "rho" in model else _SETTINGS[fade, many]
         if many and backend == "numba":
             by_nutpie = climbed(by_nutpie)
+            if short := int(_SHORT * tune):
+                depth = settings["maxdepth"] - _SHALLOWER
+                by_nutpie = warmed(
+                    by_nutpie,
+                    tune=short,
+                    **run,
+                    settings={**settings, "mindepth": depth, "maxdepth": depth},
+                )
+                tune -= short
         tree = nutpie.sample(
-            by_nutpie,
-            draws=draws,
-            tune=tune,
-            chains=chains,
-            cores=cores,
-            seed=seed,
-            progress_bar=progressbar,
-            save_warmup=False,
-            **(_CHECKPOINTS if fade and many and "rho" in model else _SETTINGS[fade, many]),
+            by_nutpie, draws=draws, tune=tune, save_warmup=False, **run, **settings
         )
     else:
         raise ValueError(f"unknown sampler {sampler!r}; valid names: nutpie, pymc")

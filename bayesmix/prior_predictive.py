@@ -7,6 +7,7 @@ import pandas as pd
 import pymc as pm
 import xarray as xr
 
+from bayesmix.discrepancy import bend_draws
 from bayesmix.model import build_model, kept_variables
 from bayesmix.posterior import Fit
 from bayesmix.predict import MEAN, predict
@@ -57,12 +58,12 @@ def prior_fit(
     values = pm.draw(
         [model[name] for name in names], draws=draws, random_seed=seed, mode="FAST_COMPILE"
     )
-    dims = {name: model.named_vars_to_dims.get(name) or () for name in names}
     # pm.draw has no leading axis for a single draw
-    variables = {
-        name: (("chain", "draw", *dims[name]), value[None] if draws > 1 else value[None, None])
-        for name, value in zip(names, values, strict=True)
-    }
+    drawn = {name: v if draws > 1 else v[None] for name, v in zip(names, values, strict=True)}
+    # of which the model that is sampled has none, see `misfit.py`
+    drawn["offset"] = drawn["offset"] + bend_draws(runs, drawn, np.random.default_rng(seed))
+    dims = {name: model.named_vars_to_dims.get(name) or () for name in names}
+    variables = {name: (("chain", "draw", *dims[name]), v[None]) for name, v in drawn.items()}
     used = {dim for of_one in dims.values() for dim in of_one}
     coords = {dim: list(model.coords[dim]) for dim in used}
     tree = {

@@ -1,7 +1,8 @@
 """Where chains start: dispersed, but not where a first trajectory leads astray."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,57 @@ def climbed(by_nutpie: Any) -> Any:
         return found.x
 
     return replace(by_nutpie, initial_point_func=starts)
+
+
+def warmed(
+    by_nutpie: Any,
+    *,
+    tune: int,
+    chains: int,
+    cores: int,
+    seed: int,
+    progress_bar: bool,
+    settings: Mapping[str, float],
+) -> Any:
+    """A compiled model whose chains start where those of a first warm-up ended.
+
+    Parameters
+    ----------
+    by_nutpie : nutpie.compile_pymc.CompiledPyMCModel
+        What `compiled` or `climbed` gives.
+    tune : int
+        Iterations of that warm-up.
+    chains, cores, seed, progress_bar
+        As in `nutpie.sample`: with the same of the first three the chains start there.
+    settings : mapping
+        Of the sampler, by the names of `nutpie.sample`.
+    """
+    import nutpie
+
+    seeds: list[int] = []
+    begin: Callable[[int], np.ndarray] = by_nutpie.initial_point_func
+
+    def noted(seed: int) -> np.ndarray:
+        seeds.append(seed)
+        return begin(seed)
+
+    tree = nutpie.sample(
+        replace(by_nutpie, initial_point_func=noted),
+        draws=chains,  # ArviZ warns of fewer
+        tune=tune,
+        chains=chains,
+        cores=cores,
+        seed=seed,
+        progress_bar=progress_bar,
+        save_warmup=False,
+        **settings,
+    )
+    posterior = tree["posterior"].to_dataset().isel(draw=-1)
+    names = by_nutpie.shape_info[0]
+    ends = np.concatenate([posterior[name].values.reshape(chains, -1) for name in names], axis=1)
+    # chains ask in any order, each with a number that is its own by `seed`
+    end_of = dict(zip(sorted(seeds), cycle(ends), strict=False))
+    return replace(by_nutpie, initial_point_func=end_of.__getitem__)
 
 
 def downhill(density: Density) -> Density:

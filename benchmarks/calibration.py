@@ -1,10 +1,12 @@
 """Simulation-based calibration: `python -m benchmarks.calibration [--n 200] [--jobs 2]`.
 
-Swarms are drawn from the model's own prior (Talts et al., arXiv 1804.06788) and fitted. Where the
-sampler and the model agree, the rank of each truth among thinned posterior draws is uniform. Ranks
-of all global parameters, and of predictions, go to `benchmarks/calibration_ranks.csv`, a line a
-swarm; `benchmarks/calibration.csv` has a line a quantity: how far the ECDF of its ranks is from
-uniform, and the simultaneous band of ArviZ that holds 95% of uniform samples.
+Swarms are drawn from the model's own prior (Talts et al., arXiv 1804.06788), bends of the misfit
+included, and fitted. Where the sampler and the model agree, the rank of each truth among thinned
+posterior draws is uniform. Ranks of all global parameters, of the misfit's scales as predictions
+take them, and of predictions by the law and with its misfit, go to
+`benchmarks/calibration_ranks.csv`, a line a swarm; `benchmarks/calibration.csv` has a line a
+quantity: how far the ECDF of its ranks is from uniform, and the simultaneous band of ArviZ that
+holds 95% of uniform samples.
 """
 
 import argparse
@@ -16,6 +18,8 @@ import pandas as pd
 from arviz_stats.ecdf_utils import ecdf_pit
 
 import bayesmix as bm
+from bayesmix.discrepancy import SCALES, discrepancy_draws
+from bayesmix.draws import law_draws
 from bayesmix.model import MODEL_VERSION
 from bayesmix.runs import Runs
 from bayesmix.simulate import Simulated, draw_design, observe, simulate_from_prior
@@ -48,18 +52,25 @@ def ranks(swarm: Simulated, seed: int) -> dict[str, float]:
         # uniform within the gap, so that ranks are continuous
         return (np.sum(kept < truth) + rng.uniform()) / N_RANKS
 
+    # what is sampled knows no bends: predictions take the scales that are learned after it
+    learned = posterior["misfit_scale"]
+    posterior = posterior.assign({name: learned.sel(scale=name, drop=True) for name in SCALES})
     found = {
         name: rank(posterior[name].values, float(swarm.parameters[name]))
         for name, values in posterior.items()
         if values.dims == ("draw",) and name in swarm.parameters
     }
     new = unseen()
-    expected = fit.predict(new.frame, discrepancy=False, seed=seed).draws["expected"]
-    truth = observe(new, swarm.parameters.drop_vars("offset"), seed=seed).losses
-    for row in range(new.n_params.size):
-        name = f"loss at {new.n_params.values[row]:.2g}, mixture {row % 2}"
-        drawn = expected.sel(domain="domain0").isel(row=row).values
-        found[name] = rank(drawn, float(truth[row, 0]))
+    law = observe(new, swarm.parameters.drop_vars("offset"), seed=seed).losses.values
+    at = new.n_params.values, new.n_tokens.values
+    one = law_draws(swarm.parameters.expand_dims(chain=1, draw=1))
+    misfit = discrepancy_draws(swarm.runs, one, *at, rng)[0]
+    for kind, truth in {"law": law, "loss": law * np.exp(misfit)}.items():
+        predicted = fit.predict(new.frame, discrepancy=kind == "loss", seed=seed)
+        expected = predicted.draws["expected"].sel(domain="domain0").values
+        for row, n_params in enumerate(at[0]):
+            name = f"{kind} at {n_params:.2g}, mixture {row % 2}"
+            found[name] = rank(expected[:, row], float(truth[row, 0]))
     ess = float(fit.diagnose().table["ess_bulk"].min())
     return {"model_version": MODEL_VERSION, "swarm": seed, "ess": ess, **found}
 

@@ -1,11 +1,15 @@
 """Starts of chains: up from where they were, by seed, and apart."""
 
+from dataclasses import replace
+from itertools import combinations
+
 import numpy as np
+import nutpie
 
 from bayesmix import load_dataset
 from bayesmix.compiling import compiled, log_density
 from bayesmix.model import build_model
-from bayesmix.starts import climbed
+from bayesmix.starts import climbed, warmed
 
 
 def test_starts_have_climbed_and_stay_apart() -> None:
@@ -20,3 +24,35 @@ def test_starts_have_climbed_and_stay_apart() -> None:
     # neither has reached a mode (measured: 134 and 426), nor the other (2.8)
     assert min(np.abs(density(point)[1]).max() for point in points) > 100
     assert np.abs(points[0] - points[1]).max() > 2.5
+
+
+def test_chains_go_on_where_a_first_warm_up_ended() -> None:
+    runs = load_dataset("tinyswarm").checkpoints("last").select(range(20))
+    model = compiled(build_model(runs, "transfer"))
+    run = {"chains": 3, "cores": 2, "seed": 4, "progress_bar": False}
+    short = {"target_accept": 0.8, "mindepth": 5, "maxdepth": 5}
+    started: list[dict[int, np.ndarray]] = []
+    for tune in (60, 60, 1):
+        made, asked = warmed(model, tune=tune, **run, settings=short), {}
+        start = made.initial_point_func
+
+        def noted(seed: int, start=start, asked=asked) -> np.ndarray:
+            asked[seed] = start(seed)
+            return asked[seed]
+
+        # other settings: chains ask by the same numbers
+        by_chain = replace(made, initial_point_func=noted)
+        nutpie.sample(
+            by_chain, draws=3, tune=2, save_warmup=False, target_accept=0.6, maxdepth=3, **run
+        )
+        started.append(asked)
+    first, again, hardly = started
+    density = log_density(model)
+    for seed, point in first.items():
+        np.testing.assert_array_equal(point, again[seed])
+        # measured: 118 to 125 nats, from -4,100 and below; after one iteration below -1,800
+        assert density(point)[0] > 100
+        assert density(hardly[seed])[0] < -1500
+    points = list(first.values())
+    assert len(points) == 3
+    assert all(np.abs(a - b).max() > 1 for a, b in combinations(points, 2))
