@@ -7,7 +7,8 @@ import pytest
 import scipy.stats
 from synthetic import swarm
 
-from bayesmix import Gamma, LogNormal, Normal
+from bayesmix import Gamma, LogNormal, Normal, load_dataset
+from bayesmix.discrepancy import SCALES, scales
 from bayesmix.model import observed_log_loss
 from bayesmix.prior_predictive import predict_prior, prior_fit, prior_predictive
 from bayesmix.reference import reference
@@ -88,6 +89,23 @@ def test_priors_are_replaced_by_name(runs):
     prior = prior_predictive(runs, priors={"level": Normal(1.0, 1e-9)}, draws=3)
     medians = np.nanmedian(observed_log_loss(runs)[:, 0])
     np.testing.assert_allclose(prior["level"].sel(component="web"), math.exp(medians + 1))
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_offsets_have_the_covariance_of_each_part(scale):
+    runs = load_dataset("tinyswarm")
+    known = {name: LogNormal(math.log(0.1 if name == scale else 1e-9), 1e-9) for name in SCALES}
+    drawn = prior_fit(runs, priors=known, draws=4000).posterior["posterior"]["offset"].values[0]
+    cells = scales(runs)
+    # of one component: white where the covariance is what it should be
+    covariance = 0.01 * cells.covariances()[SCALES.index(scale)]
+    values = drawn[:, :, 0] @ cells.basis()
+    size, axes = np.linalg.eigh(covariance)
+    shown = size > 1e-9 * size.max()
+    white = values @ axes[:, shown] / np.sqrt(size[shown])
+    np.testing.assert_allclose(values @ axes[:, ~shown], 0.0, atol=1e-7)
+    # measured: 0.053 of 66 and fewer sample covariances
+    np.testing.assert_allclose(np.cov(white.T), np.eye(shown.sum()), atol=0.06)
 
 
 def test_seeds(runs):
