@@ -184,6 +184,8 @@ def _sample(
             by_nutpie = climbed(by_nutpie)
             if short := int(_SHORT * tune):
                 depth = settings["maxdepth"] - _SHALLOWER
+                if progressbar and (console := Console(stderr=True)).is_terminal:
+                    console.print("two bars: most of the warm-up, then the rest of it and the draws")
                 by_nutpie = warmed(
                     by_nutpie,
                     tune=short,

@@ -27,6 +27,7 @@ from bayesmix.compiling import compiled
 from bayesmix.model import build_model
 from bayesmix.simulate import simulate
 from benchmarks.growth import exponent
+from benchmarks.profile import gradient_milliseconds
 from benchmarks.speed import processor
 
 OUT = Path(__file__).with_suffix(".csv")
@@ -45,7 +46,8 @@ def measured(n_runs: int, n_domains: int, n_groups: int, chains: int) -> dict[st
     runs = simulate(n_domains, SIZES, n_mixtures=n_runs // 2, seed=0).runs
     groups = {d: f"group{i % n_groups}" for i, d in enumerate(runs.domains)} if n_groups else None
     start = time.perf_counter()
-    compiled(build_model(runs, groups=groups))
+    model = build_model(runs, groups=groups)
+    compiled(model)
     compiling = time.perf_counter() - start
     start = time.perf_counter()
     made = bm.fit(
@@ -54,9 +56,6 @@ def measured(n_runs: int, n_domains: int, n_groups: int, chains: int) -> dict[st
     sampling = time.perf_counter() - start
     posterior = made.posterior["posterior"].to_dataset()
     least = min(float(x.min()) for x in az.ess(posterior[["E", "b", "tau"]]).data_vars.values())
-    steps = made.posterior["sample_stats"]["n_steps"]
-    # warm-up's steps are not kept: taken as many as the draws'
-    gradients = 2 * float(steps.sum()) / min(chains, 2)
     return {
         "runs": n_runs,
         "domains": n_domains,
@@ -64,8 +63,8 @@ def measured(n_runs: int, n_domains: int, n_groups: int, chains: int) -> dict[st
         "chains": chains,
         "compile_seconds": compiling,
         "sample_seconds": sampling,
-        "steps_a_draw": float(steps.mean()),
-        "gradient_ms": 1e3 * sampling / gradients,
+        "steps_a_draw": float(made.posterior["sample_stats"]["n_steps"].mean()),
+        "gradient_ms": gradient_milliseconds(model, 200),
         "peak_megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "least_ess": least,
         "ess_per_second": least / sampling,
