@@ -185,7 +185,9 @@ def _sample(
             if short := int(_SHORT * tune):
                 depth = settings["maxdepth"] - _SHALLOWER
                 if progressbar and (console := Console(stderr=True)).is_terminal:
-                    console.print("two bars: most of the warm-up, then the rest of it and the draws")
+                    console.print(
+                        "two bars: most of the warm-up, then the rest of it and the draws"
+                    )
                 by_nutpie = warmed(
                     by_nutpie,
                     tune=short,
