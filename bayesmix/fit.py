@@ -33,9 +33,9 @@ _SETTINGS = {  # by whether `fade` is sampled, and whether there are many unknow
 }
 # several checkpoints of a run: what a term of D does and what fades with it are hard to tell apart
 _CHECKPOINTS = {"target_accept": 0.9, "mindepth": 9, "maxdepth": 9}
-# what part of the warm-up of many unknowns has fewer steps, and by how many halvings: to know how
-# far each unknown moves takes no long trajectories (docs/sampling.md)
-_SHORT, _SHALLOWER = 0.7, 2
+# of many unknowns all but the last iterations of the warm-up have a quarter of the steps: to come
+# to where draws are takes no long trajectories; scales are learned anew after it (docs/sampling.md)
+_FULL, _SHALLOWER = 300, 2
 _STATS = ("diverging", "n_steps", "tree_depth", "depth", "step_size", "logp", "lp")
 
 
@@ -72,8 +72,9 @@ def fit(
     checkpoints : str
         ``late``: at most four a run, over the last 75% of its tokens; ``last``; ``all``.
     draws, tune, chains : int
-        Draws kept and warm-up draws of each chain, and the number of chains. With more than 400
-        unknowns the first 70% of the warm-up have trajectories of a quarter of the steps.
+        Draws kept and warm-up draws of each chain, and the number of chains. Compiled by Numba, a
+        model of more than 400 unknowns has a quarter of the steps in all but the last 300 of the
+        warm-up, which have a progress bar of their own.
     seed : int
         The same seed gives the same draws, but for rounding: code compiled just now and code
         from the caches round unlike, and chains amplify that.
@@ -182,7 +183,7 @@ def _sample(
         settings = _CHECKPOINTS if fade and many and "rho" in model else _SETTINGS[fade, many]
         if many and backend == "numba":
             by_nutpie = climbed(by_nutpie)
-            if short := int(_SHORT * tune):
+            if (short := tune - _FULL) > 0:
                 depth = settings["maxdepth"] - _SHALLOWER
                 if progressbar and (console := Console(stderr=True)).is_terminal:
                     console.print(
@@ -194,7 +195,7 @@ def _sample(
                     **run,
                     settings={**settings, "mindepth": depth, "maxdepth": depth},
                 )
-                tune -= short
+                tune = _FULL
         tree = nutpie.sample(
             by_nutpie, draws=draws, tune=tune, save_warmup=False, **run, **settings
         )

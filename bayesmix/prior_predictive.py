@@ -25,7 +25,8 @@ def prior_fit(
 ) -> Fit:
     """The prior, in the form of a fit: what predicts from a fit predicts from it.
 
-    Of the losses only each domain's median enters, on which its level is centred.
+    Of the losses only each domain's median enters, on which its level is centred. Offsets over
+    scales hold bends, as predictions do, though what is sampled has none.
 
     Parameters
     ----------
@@ -60,8 +61,9 @@ def prior_fit(
     )
     # pm.draw has no leading axis for a single draw
     drawn = {name: v if draws > 1 else v[None] for name, v in zip(names, values, strict=True)}
-    # of which the model that is sampled has none, see `misfit.py`
-    drawn["offset"] = drawn["offset"] + bend_draws(runs, drawn, np.random.default_rng(seed))
+    # of which the model that is sampled has none, see `misfit.py`; by a stream of their own
+    rng = np.random.default_rng([seed, *b"bends"])
+    drawn["offset"] = drawn["offset"] + bend_draws(runs, drawn, rng)
     dims = {name: model.named_vars_to_dims.get(name) or () for name in names}
     variables = {name: (("chain", "draw", *dims[name]), v[None]) for name, v in drawn.items()}
     used = {dim for of_one in dims.values() for dim in of_one}

@@ -262,7 +262,9 @@ def simulate_from_prior(
     priors: Mapping[str, Prior] | None = None,
     seed: int = 0,
 ) -> list[Simulated]:
-    """Draw swarms whose truth is the model's own prior, so that intervals should be exact.
+    """Draw swarms whose truth is the model's own prior.
+
+    Intervals should be exact, but for bends of the misfit, whose scale is asked after the fit.
 
     Levels are drawn around the medians of the design's losses; a fit centres them on those it sees,
     which differ, but then it knows levels far better than their prior.

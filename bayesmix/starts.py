@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,8 @@ from bayesmix.compiling import log_density
 
 Density = Callable[[np.ndarray], tuple[float, np.ndarray]]
 _CLIMB = 50  # iterations: to where losses are near, far from a mode
+_TRIES = 20
+_WILD = 1e300  # nats: of a density that is not finite
 
 
 def climbed(by_nutpie: Any) -> Any:
@@ -56,18 +57,29 @@ def warmed(
     tune : int
         Iterations of that warm-up.
     chains, cores, seed, progress_bar
-        As in `nutpie.sample`: with the same of the first three the chains start there.
+        As in `nutpie.sample`: with the same number of chains and seed they start there.
     settings : mapping
         Of the sampler, by the names of `nutpie.sample`.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        If it was interrupted, which nutpie takes for an end.
     """
     import nutpie
 
     seeds: list[int] = []
     begin: Callable[[int], np.ndarray] = by_nutpie.initial_point_func
+    down = downhill(log_density(by_nutpie))
 
     def noted(seed: int) -> np.ndarray:
         seeds.append(seed)
-        return begin(seed)
+        for more in range(_TRIES):
+            point = begin(seed + more)
+            # else nutpie would ask again, by another number
+            if down(point)[0] < _WILD:
+                break
+        return point
 
     tree = nutpie.sample(
         replace(by_nutpie, initial_point_func=noted),
@@ -80,11 +92,12 @@ def warmed(
         save_warmup=False,
         **settings,
     )
-    posterior = tree["posterior"].to_dataset().isel(draw=-1)
-    names = by_nutpie.shape_info[0]
-    ends = np.concatenate([posterior[name].values.reshape(chains, -1) for name in names], axis=1)
-    # chains ask in any order, each with a number that is its own by `seed`
-    end_of = dict(zip(sorted(seeds), cycle(ends), strict=False))
+    posterior = tree["posterior"].to_dataset()
+    if posterior.sizes["draw"] < chains or posterior.sizes["chain"] < chains:
+        raise KeyboardInterrupt
+    last = [posterior[name].values[:, -1].reshape(chains, -1) for name in by_nutpie.shape_info[0]]
+    # chains ask in any order, each by a number that is its own
+    end_of = dict(zip(sorted(seeds), np.concatenate(last, axis=1), strict=True))
     return replace(by_nutpie, initial_point_func=end_of.__getitem__)
 
 
@@ -101,7 +114,7 @@ def downhill(density: Density) -> Density:
     def down(point: np.ndarray) -> tuple[float, np.ndarray]:
         value, gradient = density(point)
         if not (np.isfinite(value) and np.isfinite(gradient).all()):
-            return 1e300, np.zeros(point.size)
+            return _WILD, np.zeros(point.size)
         return -value, -gradient
 
     return down

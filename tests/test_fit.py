@@ -236,6 +236,25 @@ def test_many_unknowns_take_trajectories_of_one_length(
     np.testing.assert_array_equal(steps(checkpoints), 511)
 
 
+def test_most_of_the_warm_up_of_many_unknowns_is_of_short_trajectories(
+    small: bm.Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = sys.modules["bayesmix.fit"]
+    warmed, asked = module.warmed, []
+    monkeypatch.setattr(
+        module, "warmed", lambda *args, **named: asked.append(named) or warmed(*args, **named)
+    )
+    bm.fit(small, draws=5, tune=310, chains=1, progressbar=False)
+    assert not asked
+    monkeypatch.setattr(module, "_MANY", 0)
+    bm.fit(small, draws=5, tune=300, chains=1, progressbar=False)
+    assert not asked
+    bm.fit(small, draws=5, tune=310, chains=1, progressbar=False)
+    [named] = asked
+    assert named["tune"] == 10
+    assert (named["settings"]["mindepth"], named["settings"]["maxdepth"]) == (6, 6)
+
+
 def test_swarms_of_one_shape_and_other_groups_share_a_model_and_not_their_tau() -> None:
     design = draw_design(["a", "b", "c", "d"], [1e8], n_mixtures=12, seed=1)
     runs = observe(design, draw_parameters(design.domains, seed=2), seed=3).runs

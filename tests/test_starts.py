@@ -47,6 +47,7 @@ def test_chains_go_on_where_a_first_warm_up_ended() -> None:
         )
         started.append(asked)
     first, again, hardly = started
+    assert len({*first, *hardly}) == 3
     density = log_density(model)
     for seed, point in first.items():
         np.testing.assert_array_equal(point, again[seed])
@@ -56,3 +57,21 @@ def test_chains_go_on_where_a_first_warm_up_ended() -> None:
     points = list(first.values())
     assert len(points) == 3
     assert all(np.abs(a - b).max() > 1 for a, b in combinations(points, 2))
+
+
+def test_each_chain_has_a_start_where_the_density_is_finite() -> None:
+    runs = load_dataset("tinyswarm").checkpoints("last").select(range(20))
+    model = compiled(build_model(runs, "transfer"))
+    begin, asked = model.initial_point_func, []
+
+    def fails_once(seed: int) -> np.ndarray:
+        asked.append(seed)
+        return begin(seed) * (np.nan if len(asked) == 1 else 1.0)
+
+    settings = {"target_accept": 0.8, "maxdepth": 3}
+    run = {"tune": 5, "chains": 3, "cores": 1, "seed": 4, "progress_bar": False}
+    made = warmed(replace(model, initial_point_func=fails_once), **run, settings=settings)
+    of_chains = [seed for seed in asked if seed - 1 not in asked]
+    ends = [made.initial_point_func(seed) for seed in of_chains]
+    assert len(ends) == 3
+    assert all(np.abs(a - b).max() > 0.1 for a, b in combinations(ends, 2))
