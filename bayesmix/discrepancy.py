@@ -263,10 +263,12 @@ def discrepancy_draws(
     cells = scales(runs)
     rows = np.log(np.column_stack([n_params, n_tokens]).astype(float))
     log_scale, place = np.unique(rows, axis=0, return_inverse=True)
-    error = _offsets(cells, posterior, log_scale, rng, path)
-    new = ~cells.fitted(log_scale)[0]
+    fitted, nearest = cells.fitted(log_scale)
+    error = posterior["offset"][:, nearest, :]
+    if not fitted.all():
+        error[:, ~fitted] = _beyond(cells, posterior, log_scale[~fitted], rng, path)
     for direction in cells.unseen.T:
-        far = new * ((log_scale - cells.centre) @ direction)
+        far = ~fitted * ((log_scale - cells.centre) @ direction)
         error += posterior["slope_scale"][:, None, None] * _correlated(far[:, None], posterior, rng)
     return error[:, place.reshape(-1), :]
 
@@ -289,21 +291,6 @@ def bend_draws(
     cells = scales(runs)
     shown = cells.ended[:, None] * _root(cells.bend_covariance(cells.log_scale, cells.log_scale))
     return posterior["bend_scale"][:, None, None] * _correlated(cells.left @ shown, posterior, rng)
-
-
-def _offsets(
-    cells: Scales,
-    posterior: Mapping[str, np.ndarray],
-    log_scale: np.ndarray,
-    rng: np.random.Generator,
-    path: bool,
-) -> np.ndarray:
-    """Of a fitted cell its own; elsewhere offset and bend."""
-    fitted, nearest = cells.fitted(log_scale)
-    error = posterior["offset"][:, nearest, :]
-    if not fitted.all():
-        error[:, ~fitted] = _beyond(cells, posterior, log_scale[~fitted], rng, path)
-    return error
 
 
 def _beyond(

@@ -181,21 +181,15 @@ def _sample(
             by_nutpie = compiled_jax(model) if backend == "jax" else compiled(model)
         run: Any = {"chains": chains, "cores": cores, "seed": seed, "progress_bar": progressbar}
         settings = _CHECKPOINTS if fade and many and "rho" in model else _SETTINGS[fade, many]
-        if many and backend == "numba":
+        climbs = many and backend == "numba"
+        if climbs:
             by_nutpie = climbed(by_nutpie)
-            if (short := tune - _FULL) > 0:
-                depth = settings["maxdepth"] - _SHALLOWER
-                if progressbar and (console := Console(stderr=True)).is_terminal:
-                    console.print(
-                        "two bars: most of the warm-up, then the rest of it and the draws"
-                    )
-                by_nutpie = warmed(
-                    by_nutpie,
-                    tune=short,
-                    **run,
-                    settings={**settings, "mindepth": depth, "maxdepth": depth},
-                )
-                tune = _FULL
+        if climbs and tune > _FULL:
+            if progressbar and (console := Console(stderr=True)).is_terminal:
+                console.print("two bars: most of the warm-up, then the rest of it and the draws")
+            depth = settings["maxdepth"] - _SHALLOWER
+            few = {**settings, "mindepth": depth, "maxdepth": depth}
+            by_nutpie, tune = warmed(by_nutpie, tune=tune - _FULL, **run, settings=few), _FULL
         tree = nutpie.sample(
             by_nutpie, draws=draws, tune=tune, save_warmup=False, **run, **settings
         )

@@ -64,7 +64,8 @@ def ranks(swarm: Simulated, seed: int) -> dict[str, float]:
     law = observe(new, swarm.parameters.drop_vars("offset"), seed=seed).losses.values
     at = new.n_params.values, new.n_tokens.values
     one = law_draws(swarm.parameters.expand_dims(chain=1, draw=1))
-    misfit = discrepancy_draws(swarm.runs, one, *at, rng)[0]
+    stream = np.random.default_rng([seed, *b"misfit"])  # not that of the predictions
+    misfit = discrepancy_draws(swarm.runs, one, *at, stream)[0]
     for kind, truth in {"law": law, "loss": law * np.exp(misfit)}.items():
         predicted = fit.predict(new.frame, discrepancy=kind == "loss", seed=seed)
         expected = predicted.draws["expected"].sel(domain="domain0").values

@@ -56,7 +56,8 @@ def test_chains_go_on_where_a_first_warm_up_ended() -> None:
         assert density(hardly[seed])[0] < -1500
     points = list(first.values())
     assert len(points) == 3
-    assert all(np.abs(a - b).max() > 1 for a, b in combinations(points, 2))
+    # measured: 3.8 to 4.2, and other roundings lead elsewhere
+    assert all(np.abs(a - b).max() > 2 for a, b in combinations(points, 2))
 
 
 def test_each_chain_has_a_start_where_the_density_is_finite() -> None:
@@ -74,4 +75,5 @@ def test_each_chain_has_a_start_where_the_density_is_finite() -> None:
     of_chains = [seed for seed in asked if seed - 1 not in asked]
     ends = [made.initial_point_func(seed) for seed in of_chains]
     assert len(ends) == 3
-    assert all(np.abs(a - b).max() > 0.1 for a, b in combinations(ends, 2))
+    # measured: 2.9 to 5.0
+    assert all(np.abs(a - b).max() > 2 for a, b in combinations(ends, 2))
