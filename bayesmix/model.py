@@ -8,18 +8,16 @@ positive by construction (Dai & Zheng, arXiv 2606.08167, Theorem 4.1).
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pymc as pm
-import pytensor
 import pytensor.tensor as pt
-from pytensor.tensor.variable import TensorVariable
 
 from bayesmix import law as laws
 from bayesmix import noise, ops
 from bayesmix.coordinates import LogSoftplus
 from bayesmix.discrepancy import scales
+from bayesmix.pooling import between, by_sum, data, mean_and_spread, pooled
 from bayesmix.priors import (
     EXPONENT_MAX,
     LEAST_DOF,
@@ -30,6 +28,8 @@ from bayesmix.reference import Reference, reference, swarm_priors
 from bayesmix.runs import Runs
 
 MODEL_VERSION = 14
+KZ = 1.5
+_ONE_PATH = 0.999  # correlation of log N and log D over rows
 
 
 def components(runs: Runs) -> tuple[str, ...]:
@@ -131,33 +131,63 @@ def build_model(
         at = laws.points(
             runs.effective_weights().values, runs.n_params.values, runs.n_tokens.values
         )
-        loss = ops.losses(parameters, [data(array) for array in at.arrays], variant)
+        relative = ops.losses(parameters, [data(array) for array in at.arrays], variant)
+        level = _level(runs, relative, prior, usable)
+        _in_nats(parameters, level, len(runs.domains), variant)
+        loss = relative * level
         loss = _at_printed_zeros(runs, loss, prior, usable)
         _likelihood(runs, loss, _offset(runs, prior), prior, usable)
     return model
 
 
-def data(value: Any) -> TensorVariable:
-    """An array or a number of the swarm, as data of the model on the stack.
+def _elasticities(prior: Mapping[str, Prior], n_targets: int, own, variant):
+    """Log odds of the elasticities of capacity (K,) and noise (C,), over EXPONENT_MAX.
 
-    Whatever differs between swarms is: what is compiled serves all of one graph, see `compiling`.
+    Data fix what both do together as a domain's own weight varies, which for noise is the log of
+    the elasticity and of its `own` part in its effective tokens.
     """
-    model = pm.modelcontext(None)
-    array = np.asarray(value)
-    array = array.astype(np.int64 if array.dtype.kind in "iu" else np.float64)
-    # `pm.Data` would take integers of half the size
-    variable = pytensor.shared(array, f"data_{len(model.data_vars)}", shape=(None,) * array.ndim)
-    model.register_data_var(variable)
-    return variable
+    if not variant.noise:
+        return pooled("capacity", prior, "domain", informed=True), None
+    normals = mean_and_spread("capacity", prior), mean_and_spread("noise", prior)
+    capacity, noises = by_sum("own", normals, (0.0, own), "domain", centred=0.5)
+    if n_targets:
+        of_targets = pm.Normal("noise_target_logit", *normals[1], dims="target")
+        noises = pt.concatenate([noises, of_targets])
+    return capacity, noises
 
 
-def _pooled(name: str, prior: Mapping[str, Prior], dims: str, *, informed: bool):
-    """Partial pooling across `dims`: centred where the data inform each, else non-centred."""
-    mean = prior[f"{name}_mean"].rv(f"{name}_mean")
-    spread = prior[f"{name}_spread"].rv(f"{name}_spread")
-    if informed:
-        return pm.Normal(f"{name}_logit", mean, spread, dims=dims)
-    return mean + spread * pm.Normal(f"{name}_z", 0.0, 1.0, dims=dims)
+def _heads(runs: Runs, ref: Reference, prior: Mapping[str, Prior], g, q):
+    """Log elasticities of both heads (C,), against what is left."""
+    if ref.one_size or ref.one_horizon:
+        head_n = pooled("head_n", prior, "component", informed=not ref.one_size)
+        return head_n, pooled("head_d", prior, "component", informed=False)
+    log_n, log_d = np.log(runs.n_params.values), np.log(runs.n_tokens.values)
+    slope_n, slope_d = _log_slope(log_n, g), _log_slope(log_d, q)
+    if np.corrcoef(log_n, log_d)[0, 1] < _ONE_PATH:
+        told = np.unique(runs.n_tokens.values).size > 2
+        head_n = pooled("head_n", prior, "component", informed=True, shift=slope_n)
+        return head_n, pooled("head_d", prior, "component", informed=told, shift=slope_d)
+    # D follows N, and data fix what both do together: an e-fold of N brings so many of D
+    rate = data(math.log(np.polyfit(log_n, log_d, 1)[0]))
+    shifts, names = (slope_n, rate + slope_d), ("head_n", "head_d")
+    means = [prior[f"{name}_mean"] for name in names]
+    if all(isinstance(mean, Normal) for mean in means):
+        normals = [(mean.mu, mean.sigma) for mean in means]
+        both = by_sum("head_mean", normals, shifts, None, exponents=(g, q))
+        for name, mean in zip(names, both, strict=True):
+            pm.Deterministic(f"{name}_mean", mean)
+    else:
+        both = [mean.rv(f"{name}_mean") for name, mean in zip(names, means, strict=True)]
+    spreads = [prior[f"{name}_spread"].rv(f"{name}_spread") for name in names]
+    normals = list(zip(both, spreads, strict=True))
+    return by_sum("head", normals, shifts, "component", exponents=(g, q))
+
+
+def _log_slope(logs: np.ndarray, exponent):
+    """Log of the slope of ``-exp(-exponent x) / exponent`` over rows, x from their mean."""
+    values, counts = np.unique(logs - logs.mean(), return_counts=True)
+    weights = counts * values / (counts * values**2).sum()
+    return pt.log(-(data(weights) * pt.exp(-exponent * data(values))).sum() / exponent)
 
 
 def _floor_logit(prior: Prior):
@@ -232,43 +262,51 @@ def _group_codes(domains: Sequence[str], groups: Mapping[str, str]) -> np.ndarra
 def _anchored_parameters(
     runs, ref: Reference, variant, prior, pair: np.ndarray, centred: np.ndarray
 ):
-    """The law's natural parameters from levels, elasticities and shares at the reference."""
+    """The law's natural parameters, of losses that are 1 at the reference, from shares there."""
     n_domains, n_targets = len(runs.domains), len(runs.targets)
     domains = slice(data(n_domains)) if n_targets else slice(None)
 
     def of_domains(values):
         return pt.concatenate([values, data(np.zeros(n_targets))]) if n_targets else values
 
-    log_level = prior["level"].rv("level_offset", dims="component")
-    log_level += data(_log_medians(runs))
-    zeros = pt.zeros_like(log_level)
-    level = pm.Deterministic("level", pt.exp(log_level), dims="component")
-
+    zeros = data(np.zeros(n_domains + n_targets))
     # A level is split by four sticks, from what data fix best to what they fix least.
     # 1: elasticities, -dlog L / dlog x = share * b and -dlog L / dlog T = share * a, each at
     #    least share * EXPONENT_MAX, which bounds the exponents
-    odds_b = of_domains(pt.exp(_pooled("capacity", prior, "domain", informed=True)))
-    odds_a = zeros
-    if variant.noise:
-        odds_a = pt.exp(_pooled("noise", prior, "component", informed=True))
+    weights = data(ref.weights)
+    tau = _transfer(n_domains, n_targets, prior, variant, pair, centred)
+    own = pt.log(weights / (tau * weights).sum(axis=1)[domains])
+    log_b, log_a = _elasticities(prior, n_targets, own, variant)
+    odds_b = of_domains(pt.exp(log_b))
+    odds_a = pt.exp(log_a) if variant.noise else zeros
     rest = 1 / (1 + odds_b + odds_a)
     least_capacity, least_noise = odds_b * rest, odds_a * rest
     # 2: the shared head, but for what of it is the same in all runs
     odds_n = odds_d = zeros
     g = q = pt.constant(1.0)
     if variant.head:
-        told = not ref.one_horizon and np.unique(runs.n_tokens.values).size > 2
         g = pm.Deterministic("g", _exponent(prior["g"].rv("g_logit")))
         q = pm.Deterministic("q", _exponent(prior["q"].rv("q_logit")))
-        odds_n = pt.exp(_pooled("head_n", prior, "component", informed=not ref.one_size)) / g
-        odds_d = pt.exp(_pooled("head_d", prior, "component", informed=told)) / q
+        head_n, head_d = _heads(runs, ref, prior, g, q)
+        odds_n, odds_d = pt.exp(head_n) / g, pt.exp(head_d) / q
     heads = (odds_n, ref.one_size), (odds_d, ref.one_horizon)
     left = rest / (1 + sum(odds for odds, same in heads if not same))
+    log_n = data(math.log(ref.n_params))
+    floor_share = pm.math.sigmoid(_floor_logit(prior["floor"]))
+    log_smallest = data(math.log(runs.n_params.values.min()))
+    log_H = pm.Deterministic("log_H", pt.log(floor_share) + log_smallest)
     # 3: curvature: what the capacity and noise terms have beyond the least, and what is constant
-    odds_b = of_domains(pt.exp(_pooled("capacity_curvature", prior, "domain", informed=False)))
+    #    data fix b, of which the constant is no part
     odds_a = zeros
     if variant.noise:
-        odds_a = pt.exp(_pooled("noise_curvature", prior, "component", informed=False))
+        odds_a = pt.exp(pooled("noise_curvature", prior, "component", informed=False))
+    bent = pt.log((left / (1 + odds_a) / least_capacity)[domains])
+    if runs.weight_resolution == 0:
+        zeros_seen = (runs.weights.values == 0).sum(axis=0)
+        seen = data(KZ * zeros_seen / (zeros_seen + 1.0))
+        bent -= seen * pt.log(pt.log(weights) + log_n - log_H)
+    log_b = pooled("capacity_curvature", prior, "domain", informed=True, shift=bent)
+    odds_b = of_domains(pt.exp(log_b))
     constant = left / (1 + odds_b + odds_a)
     capacity = (least_capacity + constant * odds_b)[domains]
     noise = least_noise + constant * odds_a
@@ -283,37 +321,63 @@ def _anchored_parameters(
     if variant.head:
         pm.Deterministic("share_head_n", head_n, dims="component")
         pm.Deterministic("share_head_d", head_d, dims="component")
-    E = pm.Deterministic("E", level * irreducible, dims="component")
-
     b = pm.Deterministic("b", EXPONENT_MAX * least_capacity[domains] / capacity, dims="domain")
-    floor_share = pm.math.sigmoid(_floor_logit(prior["floor"]))
-    log_smallest = data(math.log(runs.n_params.values.min()))
-    log_H = pm.Deterministic("log_H", pt.log(floor_share) + log_smallest)
-    log_capacity = pt.log(level[domains] * capacity)
-    weights = data(ref.weights)
-    log_n = data(math.log(ref.n_params))
+    log_capacity = pt.log(capacity)
     log_d = data(math.log(ref.n_tokens))
     log_x = ops.reference_log_x(weights, b, log_capacity, log_n, log_H)
-    log_c = pm.Deterministic("log_c", log_capacity + b * log_x, dims="domain")
+    log_c = log_capacity + b * log_x
 
-    tau = _transfer(n_domains, n_targets, prior, variant, pair, centred)
     a, log_A, fade = zeros + 1, zeros, pt.constant(1.0)
     if variant.transfer and not ref.one_horizon:
         fade = pm.Deterministic("fade", pm.math.sigmoid(prior["fade"].rv("fade_logit")))
     if variant.noise:
         a = pm.Deterministic("a", EXPONENT_MAX * least_noise / noise, dims="component")
         log_t = fade * log_d + pt.log((tau * weights).sum(axis=1))
-        log_A = pm.Deterministic("log_A", pt.log(level * noise) + a * log_t, dims="component")
+        log_A = pt.log(noise) + a * log_t
     log_G = log_Q = zeros
     if variant.head:
-        log_G = pt.log(level * head_n) + g * log_n
-        log_Q = pt.log(level * head_d) + q * log_d
-        log_G = pm.Deterministic("log_G", log_G, dims="component")
-        log_Q = pm.Deterministic("log_Q", log_Q, dims="component")
+        log_G = pt.log(head_n) + g * log_n
+        log_Q = pt.log(head_d) + q * log_d
     return {
-        "E": E, "log_c": log_c, "b": b, "log_A": log_A, "a": a, "tau": tau,
+        "E": irreducible, "log_c": log_c, "b": b, "log_A": log_A, "a": a, "tau": tau,
         "log_G": log_G, "g": g, "log_Q": log_Q, "q": q, "log_H": log_H, "fade": fade,
     }  # fmt: skip
+
+
+def _level(runs: Runs, relative, prior: Mapping[str, Prior], usable: np.ndarray):
+    """Losses at the reference (C,), nats, by those of the rows over them, `relative` (R, C)."""
+    medians = data(_log_medians(runs))
+    normal = prior["level"]
+    if not isinstance(normal, Normal):
+        log_level = normal.rv("level_offset", dims="component")
+    else:
+        # sampled is the mean over rows, which data fix whatever the shape of the law
+        share = _of_mean(runs, usable)
+        if not usable.all():  # without transfer a loss can be infinite
+            relative = pt.switch(data((share > 0) * 1.0), relative, 1.0)
+        mean = pt.log((data(share) * relative).sum(axis=0))
+        log_mean = pm.Normal("level_offset", normal.mu + mean, normal.sigma, dims="component")
+        log_level = log_mean - mean
+    return pm.Deterministic("level", pt.exp(log_level + medians), dims="component")
+
+
+def _of_mean(runs: Runs, usable: np.ndarray) -> np.ndarray:
+    """Weights (R, C) of rows in the mean of a component: of those that are not at a weight of 0."""
+    doubt = weight_doubt(runs.weights.values, runs.weight_resolution, usable.shape[1])
+    taken = usable & (doubt != noise.UNSEEN)
+    taken = np.where(taken.any(axis=0), taken, usable)
+    return np.where(taken.any(axis=0), taken, True) * 1.0 / np.maximum(taken.sum(axis=0), 1)
+
+
+def _in_nats(parameters: Mapping, level, n_domains: int, variant) -> None:
+    """What a posterior keeps of the law: its parameters, for losses in nats."""
+    log_level = pt.log(level)
+    pm.Deterministic("E", level * parameters["E"], dims="component")
+    log_c = parameters["log_c"] + log_level[: data(n_domains)]
+    pm.Deterministic("log_c", log_c, dims="domain")
+    of = [*(["log_A"] if variant.noise else []), *(["log_G", "log_Q"] if variant.head else [])]
+    for name in of:
+        pm.Deterministic(name, log_level + parameters[name], dims="component")
 
 
 def _transfer(
@@ -327,11 +391,8 @@ def _transfer(
         mean = prior["tau_kin"].rv("tau_kin") - spread
         i, j = np.nonzero(~np.eye(n_domains, dtype=bool))
         first = np.unique(pair, return_index=True)[1]
-        # powers of each source's exponent, not of each pair's
-        exponents, source = data(centred), data(j[first])
-        middle, scale = (exponents * mean)[source], (spread**exponents)[source]
-        z = pm.Normal("tau_z", middle, scale, shape=data(len(first)))
-        logit = mean + spread * (z - middle) / scale
+        source, shape = data(j[first]), data(len(first))
+        logit = between("tau_z", mean, spread, data(centred), source, shape=shape)
         if len(first) < pair.size:
             logit = logit[data(pair)]
         rows = pt.set_subtensor(rows[data(i), data(j)], pm.math.sigmoid(logit))
@@ -422,7 +483,7 @@ def _likelihood(runs: Runs, loss, offset, prior, usable: np.ndarray):
     """
 
     def scale_of(prefix, *, informed):
-        return pt.exp(_pooled(prefix, prior, "component", informed=informed))
+        return pt.exp(pooled(prefix, prior, "component", informed=informed))
 
     observed = np.where(usable, observed_log_loss(runs), np.nan)
     doubt = weight_doubt(runs.weights.values, runs.weight_resolution, observed.shape[1])
@@ -434,12 +495,13 @@ def _likelihood(runs: Runs, loss, offset, prior, usable: np.ndarray):
     sigma = pm.Deterministic("sigma", total / pt.sqrt(1 + ratio**2), dims="component")
     common = pm.Deterministic("common", sigma * ratio, dims="component")
     # without a zero in the swarm it is the prior's, for predictions at one
-    unseen = scale_of("unseen", informed=bool((doubt == noise.UNSEEN).any()))
+    zeros = (usable & (doubt == noise.UNSEEN)).sum(axis=0)
+    unseen = scale_of("unseen", informed=zeros / (zeros + 1))
     unseen = pm.Deterministic("sigma_unseen", unseen, dims="component")
     printed = pt.zeros_like(sigma)
     if runs.weight_resolution > 0:
         # an elasticity, so bounded as the exponents are
-        printed = _exponent(_pooled("printed", prior, "component", informed=False))
+        printed = _exponent(pooled("printed", prior, "component", informed=False))
         printed = pm.Deterministic("sigma_weight", printed, dims="component")
     phi = rho = pt.constant(0.0)
     if np.diff(cells.group_start).max() > 1:
