@@ -21,19 +21,12 @@ from bayesmix.reference import swarm_priors
 from bayesmix.runs import Runs
 from bayesmix.starts import climbed, warmed
 
-# NUTS turns back too early where some directions are much longer than most: trajectories are
-# doubled once more, and of many unknowns they have a fixed length (docs/sampling.md). Where `fade`
-# is sampled chains get stuck at an acceptance below 0.9
-_MANY = 400
-_SETTINGS = {  # by whether `fade` is sampled, and whether there are many unknowns
-    (False, False): {"target_accept": 0.8, "extra_doublings": 1},
-    (False, True): {"target_accept": 0.7, "mindepth": 9, "maxdepth": 9},
-    (True, False): {"target_accept": 0.9, "extra_doublings": 1},
-    (True, True): {"target_accept": 0.9, "mindepth": 8, "maxdepth": 8},
-}
-# several checkpoints of a run: what a term of D does and what fades with it are hard to tell apart
-_CHECKPOINTS = {"target_accept": 0.9, "mindepth": 9, "maxdepth": 9}
-# of many unknowns all but the last iterations of the warm-up have a quarter of the steps: to come
+# NUTS turns back too early where some directions are much longer than most: trajectories have a
+# fixed length, 2^depth - 1 steps (docs/sampling.md). They are twice as long with several checkpoints
+# of a run, where what a term of D does and what fades with it are hard to tell apart, and with many
+# unknowns of one D. Where `fade` is sampled chains get stuck at an acceptance below 0.9
+_DEPTH, _MANY = 8, 400
+# all but the last iterations of the warm-up have a quarter of the steps: to come
 # to where draws are takes no long trajectories; scales are learned anew after it (docs/sampling.md)
 _FULL, _SHALLOWER = 300, 2
 _STATS = ("diverging", "n_steps", "tree_depth", "depth", "step_size", "logp", "lp")
@@ -72,9 +65,9 @@ def fit(
     checkpoints : str
         ``late``: at most four a run, over the last 75% of its tokens; ``last``; ``all``.
     draws, tune, chains : int
-        Draws kept and warm-up draws of each chain, and the number of chains. Compiled by Numba, a
-        model of more than 400 unknowns has a quarter of the steps in all but the last 300 of the
-        warm-up, which have a progress bar of their own.
+        Draws kept and warm-up draws of each chain, and the number of chains. Compiled by Numba,
+        all but the last 300 of the warm-up have a quarter of the steps, and a progress bar of
+        their own.
     seed : int
         The same seed gives the same draws, but for rounding: code compiled just now and code
         from the caches round unlike, and chains amplify that.
@@ -124,13 +117,9 @@ def fit(
     # labels may be of any kind, such as numbers of clusters; a file holds text
     named = {str(domain): str(group) for domain, group in sorted((groups or {}).items())}
     model = build_model(runs, law, priors, named)
-    # with few, trajectories that end where they turn are too short for tau as it is
-    many = sum(np.size(value) for value in model.initial_point().values()) > _MANY
-    if not many:
-        model = build_model(runs, law, priors, named, centre_tau=False)
     used = swarm_priors(runs, law, priors)
     cores = min(cores or os.cpu_count() or 1, chains)
-    tree = _sample(model, many, draws, tune, chains, seed, cores, sampler, backend, progressbar)
+    tree = _sample(model, draws, tune, chains, seed, cores, sampler, backend, progressbar)
     posterior = with_learned_scales(tree["posterior"].to_dataset(), runs, used, seed)
     tree["posterior"] = xr.DataTree(posterior)
     return Fit(with_observed(tree, runs), runs, law, used, named)
@@ -146,9 +135,13 @@ def _said(doing: str, *, shown: bool) -> Iterator[None]:
         yield
 
 
+def _accept(model: pm.Model) -> float:
+    """Target acceptance."""
+    return 0.9 if "fade" in model else 0.7
+
+
 def _sample(
     model: pm.Model,
-    many: bool,
     draws: int,
     tune: int,
     chains: int,
@@ -159,7 +152,6 @@ def _sample(
     progressbar: bool,
 ) -> xr.DataTree:
     """Posterior and sample stats, variables in natural units only."""
-    fade = "fade" in model
     if sampler == "pymc":
         with model:
             tree = pm.sample(
@@ -169,7 +161,7 @@ def _sample(
                 cores=cores,
                 random_seed=seed,
                 progressbar=progressbar,
-                target_accept=_SETTINGS[fade, False]["target_accept"],
+                target_accept=_accept(model),
                 nuts_sampler="pymc",  # else PyMC takes nutpie, where it is installed
                 compute_convergence_checks=False,
             )
@@ -180,14 +172,16 @@ def _sample(
         with _said("compiling the model", shown=progressbar):
             by_nutpie = compiled_jax(model) if backend == "jax" else compiled(model)
         run: Any = {"chains": chains, "cores": cores, "seed": seed, "progress_bar": progressbar}
-        settings = _CHECKPOINTS if fade and many and "rho" in model else _SETTINGS[fade, many]
-        climbs = many and backend == "numba"
+        many = by_nutpie.n_dim > _MANY
+        depth = _DEPTH + ("rho" in model if "fade" in model else many)
+        settings = {"target_accept": _accept(model), "mindepth": depth, "maxdepth": depth}
+        climbs = backend == "numba"
         if climbs:
             by_nutpie = climbed(by_nutpie)
         if climbs and tune > _FULL:
             if progressbar and (console := Console(stderr=True)).is_terminal:
                 console.print("two bars: most of the warm-up, then the rest of it and the draws")
-            depth = settings["maxdepth"] - _SHALLOWER
+            depth -= _SHALLOWER
             few = {**settings, "mindepth": depth, "maxdepth": depth}
             by_nutpie, tune = warmed(by_nutpie, tune=tune - _FULL, **run, settings=few), _FULL
         tree = nutpie.sample(

@@ -28,7 +28,7 @@ from bayesmix.reference import Reference, reference, swarm_priors
 from bayesmix.runs import Runs
 
 MODEL_VERSION = 14
-KZ = 1.5
+_BENT = 1.75
 _ONE_PATH = 0.999  # correlation of log N and log D over rows
 
 
@@ -131,10 +131,7 @@ def build_model(
         at = laws.points(
             runs.effective_weights().values, runs.n_params.values, runs.n_tokens.values
         )
-        relative = ops.losses(parameters, [data(array) for array in at.arrays], variant)
-        level = _level(runs, relative, prior, usable)
-        _in_nats(parameters, level, len(runs.domains), variant)
-        loss = relative * level
+        loss = ops.losses(parameters, [data(array) for array in at.arrays], variant)
         loss = _at_printed_zeros(runs, loss, prior, usable)
         _likelihood(runs, loss, _offset(runs, prior), prior, usable)
     return model
@@ -158,14 +155,12 @@ def _elasticities(prior: Mapping[str, Prior], n_targets: int, own, variant):
 
 def _heads(runs: Runs, ref: Reference, prior: Mapping[str, Prior], g, q):
     """Log elasticities of both heads (C,), against what is left."""
-    if ref.one_size or ref.one_horizon:
-        head_n = pooled("head_n", prior, "component", informed=not ref.one_size)
-        return head_n, pooled("head_d", prior, "component", informed=False)
     log_n, log_d = np.log(runs.n_params.values), np.log(runs.n_tokens.values)
-    slope_n, slope_d = _log_slope(log_n, g), _log_slope(log_d, q)
-    if np.corrcoef(log_n, log_d)[0, 1] < _ONE_PATH:
-        told = np.unique(runs.n_tokens.values).size > 2
-        head_n = pooled("head_n", prior, "component", informed=True, shift=slope_n)
+    slope_n = 0.0 if ref.one_size else _log_slope(log_n, g)
+    slope_d = 0.0 if ref.one_horizon else _log_slope(log_d, q)
+    if ref.one_size or ref.one_horizon or np.corrcoef(log_n, log_d)[0, 1] < _ONE_PATH:
+        told = not ref.one_horizon and np.unique(runs.n_tokens.values).size > 2
+        head_n = pooled("head_n", prior, "component", informed=not ref.one_size, shift=slope_n)
         return head_n, pooled("head_d", prior, "component", informed=told, shift=slope_d)
     # D follows N, and data fix what both do together: an e-fold of N brings so many of D
     rate = data(math.log(np.polyfit(log_n, log_d, 1)[0]))
@@ -183,11 +178,23 @@ def _heads(runs: Runs, ref: Reference, prior: Mapping[str, Prior], g, q):
     return by_sum("head", normals, shifts, "component", exponents=(g, q))
 
 
+def _powers(logs: np.ndarray, exponent):
+    """``exp(-exponent x)`` of distinct x, which are from the mean of rows, with x and counts."""
+    values, counts = np.unique(logs - logs.mean(), return_counts=True)
+    return pt.exp(-exponent * data(values)), values, counts
+
+
+def _mean_power(logs: np.ndarray, exponent):
+    """Mean of ``exp(-exponent x)`` over rows, x from their mean."""
+    powers, _, counts = _powers(logs, exponent)
+    return (data(counts / counts.sum()) * powers).sum()
+
+
 def _log_slope(logs: np.ndarray, exponent):
     """Log of the slope of ``-exp(-exponent x) / exponent`` over rows, x from their mean."""
-    values, counts = np.unique(logs - logs.mean(), return_counts=True)
+    powers, values, counts = _powers(logs, exponent)
     weights = counts * values / (counts * values**2).sum()
-    return pt.log(-(data(weights) * pt.exp(-exponent * data(values))).sum() / exponent)
+    return pt.log(-(data(weights) * powers).sum() / exponent)
 
 
 def _floor_logit(prior: Prior):
@@ -262,7 +269,7 @@ def _group_codes(domains: Sequence[str], groups: Mapping[str, str]) -> np.ndarra
 def _anchored_parameters(
     runs, ref: Reference, variant, prior, pair: np.ndarray, centred: np.ndarray
 ):
-    """The law's natural parameters, of losses that are 1 at the reference, from shares there."""
+    """The law's natural parameters from levels, elasticities and shares at the reference."""
     n_domains, n_targets = len(runs.domains), len(runs.targets)
     domains = slice(data(n_domains)) if n_targets else slice(None)
 
@@ -302,9 +309,11 @@ def _anchored_parameters(
         odds_a = pt.exp(pooled("noise_curvature", prior, "component", informed=False))
     bent = pt.log((left / (1 + odds_a) / least_capacity)[domains])
     if runs.weight_resolution == 0:
+        # a domain left out has capacity H: of b its log ratio to what it is else is seen, which b
+        # less than the bound enters by some more than itself; softplus, since H may be above
         zeros_seen = (runs.weights.values == 0).sum(axis=0)
-        seen = data(KZ * zeros_seen / (zeros_seen + 1.0))
-        bent -= seen * pt.log(pt.log(weights) + log_n - log_H)
+        seen = data(_BENT * zeros_seen / (zeros_seen + 1))
+        bent -= seen * pt.log1p(pt.softplus(pt.log(weights) + log_n - log_H))
     log_b = pooled("capacity_curvature", prior, "domain", informed=True, shift=bent)
     odds_b = of_domains(pt.exp(log_b))
     constant = left / (1 + odds_b + odds_a)
@@ -321,11 +330,15 @@ def _anchored_parameters(
     if variant.head:
         pm.Deterministic("share_head_n", head_n, dims="component")
         pm.Deterministic("share_head_d", head_d, dims="component")
+    of_runs = (head_n, g, np.log(runs.n_params.values)), (head_d, q, np.log(runs.n_tokens.values))
+    seen = [head for head, (_, same) in zip(of_runs, heads, strict=True) if not same]
+    level = _level(runs, prior, seen if variant.head else [])
+    E = pm.Deterministic("E", level * irreducible, dims="component")
     b = pm.Deterministic("b", EXPONENT_MAX * least_capacity[domains] / capacity, dims="domain")
-    log_capacity = pt.log(capacity)
+    log_capacity = pt.log(level[domains] * capacity)
     log_d = data(math.log(ref.n_tokens))
     log_x = ops.reference_log_x(weights, b, log_capacity, log_n, log_H)
-    log_c = log_capacity + b * log_x
+    log_c = pm.Deterministic("log_c", log_capacity + b * log_x, dims="domain")
 
     a, log_A, fade = zeros + 1, zeros, pt.constant(1.0)
     if variant.transfer and not ref.one_horizon:
@@ -333,51 +346,31 @@ def _anchored_parameters(
     if variant.noise:
         a = pm.Deterministic("a", EXPONENT_MAX * least_noise / noise, dims="component")
         log_t = fade * log_d + pt.log((tau * weights).sum(axis=1))
-        log_A = pt.log(noise) + a * log_t
+        log_A = pm.Deterministic("log_A", pt.log(level * noise) + a * log_t, dims="component")
     log_G = log_Q = zeros
     if variant.head:
-        log_G = pt.log(head_n) + g * log_n
-        log_Q = pt.log(head_d) + q * log_d
+        log_G = pt.log(level * head_n) + g * log_n
+        log_Q = pt.log(level * head_d) + q * log_d
+        log_G = pm.Deterministic("log_G", log_G, dims="component")
+        log_Q = pm.Deterministic("log_Q", log_Q, dims="component")
     return {
-        "E": irreducible, "log_c": log_c, "b": b, "log_A": log_A, "a": a, "tau": tau,
+        "E": E, "log_c": log_c, "b": b, "log_A": log_A, "a": a, "tau": tau,
         "log_G": log_G, "g": g, "log_Q": log_Q, "q": q, "log_H": log_H, "fade": fade,
     }  # fmt: skip
 
 
-def _level(runs: Runs, relative, prior: Mapping[str, Prior], usable: np.ndarray):
-    """Losses at the reference (C,), nats, by those of the rows over them, `relative` (R, C)."""
-    medians = data(_log_medians(runs))
-    normal = prior["level"]
-    if not isinstance(normal, Normal):
+def _level(runs: Runs, prior: Mapping[str, Prior], heads):
+    """Losses at the reference (C,), nats; `heads` have the share, exponent and log size of runs."""
+    medians, normal = data(_log_medians(runs)), prior["level"]
+    if not isinstance(normal, Normal) or not heads:
         log_level = normal.rv("level_offset", dims="component")
     else:
-        # sampled is the mean over rows, which data fix whatever the shape of the law
-        share = _of_mean(runs, usable)
-        if not usable.all():  # without transfer a loss can be infinite
-            relative = pt.switch(data((share > 0) * 1.0), relative, 1.0)
-        mean = pt.log((data(share) * relative).sum(axis=0))
-        log_mean = pm.Normal("level_offset", normal.mu + mean, normal.sigma, dims="component")
-        log_level = log_mean - mean
+        # data fix the mean over runs, which the heads bend
+        beyond = [share * (_mean_power(logs, exponent) - 1) for share, exponent, logs in heads]
+        bent = pt.log1p(sum(beyond))
+        level = pm.Normal("level_offset", normal.mu + bent, normal.sigma, dims="component")
+        log_level = level - bent
     return pm.Deterministic("level", pt.exp(log_level + medians), dims="component")
-
-
-def _of_mean(runs: Runs, usable: np.ndarray) -> np.ndarray:
-    """Weights (R, C) of rows in the mean of a component: of those that are not at a weight of 0."""
-    doubt = weight_doubt(runs.weights.values, runs.weight_resolution, usable.shape[1])
-    taken = usable & (doubt != noise.UNSEEN)
-    taken = np.where(taken.any(axis=0), taken, usable)
-    return np.where(taken.any(axis=0), taken, True) * 1.0 / np.maximum(taken.sum(axis=0), 1)
-
-
-def _in_nats(parameters: Mapping, level, n_domains: int, variant) -> None:
-    """What a posterior keeps of the law: its parameters, for losses in nats."""
-    log_level = pt.log(level)
-    pm.Deterministic("E", level * parameters["E"], dims="component")
-    log_c = parameters["log_c"] + log_level[: data(n_domains)]
-    pm.Deterministic("log_c", log_c, dims="domain")
-    of = [*(["log_A"] if variant.noise else []), *(["log_G", "log_Q"] if variant.head else [])]
-    for name in of:
-        pm.Deterministic(name, log_level + parameters[name], dims="component")
 
 
 def _transfer(

@@ -103,7 +103,7 @@ def test_no_run_tells_a_head_that_is_the_same_in_all_from_the_irreducible(kind, 
     likelihood = model.replace_rvs_by_values([model["log_likelihood"]])[0]
     heads = {f"head_{x}_{part}" for x in untold for part in ("mean", "spread_log__", "z")}
     heads |= {{"n": "g_logit", "d": "q_logit"}[x] for x in untold}
-    others = {"level_offset", "capacity_logit", "capacity_curvature_z"}
+    others = {"level_offset", "own_total_log", "capacity_curvature_logit"}
     values = [value for value in model.value_vars if value.name in heads | others]
     assert {value.name for value in values} == heads | others
     gradient = pt.grad(likelihood, values)
