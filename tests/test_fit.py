@@ -221,9 +221,7 @@ def test_a_shared_compiled_model_takes_the_data_of_each_swarm(small: bm.Runs) ->
     np.testing.assert_allclose(levels[1] / levels[0], 1.3, rtol=0.02)
 
 
-def test_trajectories_are_of_one_length(
-    small: bm.Runs, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_trajectories_are_of_one_length(small: bm.Runs, monkeypatch: pytest.MonkeyPatch) -> None:
     def steps(runs: bm.Runs = small) -> np.ndarray:
         fit = bm.fit(runs, draws=20, tune=200, chains=1, progressbar=False)
         stats = fit.posterior["sample_stats"]
