@@ -21,8 +21,8 @@ from bayesmix.runs import Runs
 from bayesmix.starts import climbed, warmed
 
 # NUTS turns back too early where some directions are much longer than most: trajectories have a
-# fixed length, 2^depth - 1 steps (docs/sampling.md). They are twice as long with several checkpoints
-# of a run, where what a term of D does and what fades with it are hard to tell apart, and with many
+# fixed length, 2^depth - 1 steps (docs/sampling.md). It is twice that with several checkpoints of a
+# run, where what a term of D does and what fades with it are hard to tell apart, and with many
 # unknowns of one D. Where `fade` is sampled chains get stuck at an acceptance below 0.9
 _DEPTH, _MANY = 8, 400
 # all but the last iterations of the warm-up have a quarter of the steps: to come

@@ -8,6 +8,7 @@ positive by construction (Dai & Zheng, arXiv 2606.08167, Theorem 4.1).
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pymc as pm
@@ -165,16 +166,17 @@ def _heads(runs: Runs, ref: Reference, prior: Mapping[str, Prior], g, q):
     # D follows N, and data fix what both do together: an e-fold of N brings so many of D
     rate = data(math.log(np.polyfit(log_n, log_d, 1)[0]))
     shifts, names = (slope_n, rate + slope_d), ("head_n", "head_d")
-    means = [prior[f"{name}_mean"] for name in names]
+    means: list[Any] = [prior[f"{name}_mean"] for name in names]
     if all(isinstance(mean, Normal) for mean in means):
         normals = [(mean.mu, mean.sigma) for mean in means]
         both = by_sum("head_mean", normals, shifts, None, exponents=(g, q))
-        for name, mean in zip(names, both, strict=True):
-            pm.Deterministic(f"{name}_mean", mean)
+        means = [
+            pm.Deterministic(f"{name}_mean", mean) for name, mean in zip(names, both, strict=True)
+        ]
     else:
-        both = [mean.rv(f"{name}_mean") for name, mean in zip(names, means, strict=True)]
+        means = [mean.rv(f"{name}_mean") for name, mean in zip(names, means, strict=True)]
     spreads = [prior[f"{name}_spread"].rv(f"{name}_spread") for name in names]
-    normals = list(zip(both, spreads, strict=True))
+    normals = list(zip(means, spreads, strict=True))
     return by_sum("head", normals, shifts, "component", exponents=(g, q))
 
 

@@ -26,14 +26,19 @@ def data(value: Any) -> TensorVariable:
     return variable
 
 
-def mean_and_spread(name: str, prior: Mapping[str, Prior]):
+def mean_and_spread(name: str, prior: Mapping[str, Prior]) -> tuple[TensorVariable, TensorVariable]:
     """What normals are pooled by."""
     return prior[f"{name}_mean"].rv(f"{name}_mean"), prior[f"{name}_spread"].rv(f"{name}_spread")
 
 
 def pooled(
-    name: str, prior: Mapping[str, Prior], dims: str, *, informed: bool | np.ndarray, shift=0.0
-):
+    name: str,
+    prior: Mapping[str, Prior],
+    dims: str,
+    *,
+    informed: bool | np.ndarray,
+    shift: Any = 0.0,
+) -> Any:
     """Normals over `dims`: sampled as they are where data inform each, else against their mean.
 
     In between, by shares from 0 to 1, if data inform some more than others. With a `shift`, what
@@ -47,7 +52,7 @@ def pooled(
     return between(f"{name}_z", mean + shift, spread, data(informed), dims=dims) - shift
 
 
-def between(name: str, mean, spread, centred, of=None, **shape):
+def between(name: str, mean: Any, spread: Any, centred: Any, of: Any = None, **shape: Any) -> Any:
     """Normals of a mean and a spread, sampled as they are as far as they are `centred` (0 to 1).
 
     `of` is the place in `centred` of each, if several share one.
@@ -59,10 +64,18 @@ def between(name: str, mean, spread, centred, of=None, **shape):
 
 
 def by_sum(
-    name: str, normals, shifts, dims: str | None, *, centred: float = 0.0, exponents=None
+    name: str,
+    normals: Any,
+    shifts: Any,
+    dims: str | None,
+    *,
+    centred: float = 0.0,
+    exponents: Any = None,
 ) -> tuple[TensorVariable, TensorVariable]:
-    """Two normals, of which data fix the sum of their exponentials: sampled are its log, as it is,
-    and their difference, as far as it is `centred`. The density is that of two normals.
+    """Two normals, of which data fix the sum of their exponentials.
+
+    Sampled are its log, as it is, and their difference, as far as it is `centred`. The density is
+    that of two normals.
 
     Parameters
     ----------
