@@ -139,6 +139,11 @@ def _accept(model: pm.Model) -> float:
     return 0.9 if "fade" in model else 0.7
 
 
+def _depth(model: pm.Model, unknowns: int) -> int:
+    """Doublings of a trajectory."""
+    return _DEPTH + ("rho" in model if "fade" in model else unknowns > _MANY)
+
+
 def _sample(
     model: pm.Model,
     draws: int,
@@ -171,8 +176,7 @@ def _sample(
         with _said("compiling the model", shown=progressbar):
             by_nutpie = compiled_jax(model) if backend == "jax" else compiled(model)
         run: Any = {"chains": chains, "cores": cores, "seed": seed, "progress_bar": progressbar}
-        many = by_nutpie.n_dim > _MANY
-        depth = _DEPTH + ("rho" in model if "fade" in model else many)
+        depth = _depth(model, by_nutpie.n_dim)
         settings = {"target_accept": _accept(model), "mindepth": depth, "maxdepth": depth}
         climbs = backend == "numba"
         if climbs:

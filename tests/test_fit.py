@@ -228,12 +228,11 @@ def test_trajectories_are_of_one_length(small: bm.Runs, monkeypatch: pytest.Monk
         return stats["n_steps"].values[~stats["diverging"].values]  # which end early
 
     np.testing.assert_array_equal(steps(), 255)
-    one_size = small.where(f"n_params < {1.01 * small.n_params.values.min()}")
-    np.testing.assert_array_equal(steps(one_size), 255)
-    monkeypatch.setattr(sys.modules["bayesmix.fit"], "_MANY", 0)  # of one D
-    np.testing.assert_array_equal(steps(one_size), 511)
     checkpoints = bm.load_dataset("simulated").checkpoints("late").select(np.arange(60))
     np.testing.assert_array_equal(steps(checkpoints), 511)
+    of_one_d = build_model(small.where(f"n_params < {1.01 * small.n_params.values.min()}"))
+    depth = import_module("bayesmix.fit")._depth
+    assert [depth(of_one_d, unknowns) for unknowns in (400, 401)] == [8, 9]
 
 
 def test_most_of_the_warm_up_is_of_short_trajectories(

@@ -61,9 +61,10 @@ def test_scales_are_drawn_from_their_density_given_the_offsets() -> None:
     }
     made = with_learned_scales(_posterior(offset, start), runs, priors, seed=1)
     drawn = np.log(made["misfit_scale"].sel(chain=0, scale=list(SCALES)).values)
-    # of 4000 draws the mean is off by sd / 63; measured: by 0.004, and standard deviations by 1%
+    # of 4000 draws the mean is off by sd / 63, standard deviations by 1.1%, four of which are
+    # allowed: other machines round to other draws. Measured: 0.004, and 1 to 4.1%
     np.testing.assert_allclose(drawn.mean(axis=0), want, atol=0.009)
-    np.testing.assert_allclose(drawn.std(axis=0), sd, rtol=0.02)
+    np.testing.assert_allclose(drawn.std(axis=0), sd, rtol=0.045)
     again = with_learned_scales(_posterior(offset, start), runs, priors, seed=1)
     xr.testing.assert_identical(made, again)
 
