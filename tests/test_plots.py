@@ -390,7 +390,7 @@ def test_prior_predictive_counts(small):
     frame.loc[0, [c for c in frame if c.startswith("weight_")]] = np.eye(len(small.runs.domains))[0]
     zero = runs_from_frame(frame, weight_resolution=0.0)
     some = plots.plot_prior_predictive(zero, law="regression", draws=15)
-    assert some[0].get_legend().get_title().get_text().startswith("100% of losses")
+    assert float(some[0].get_legend().get_title().get_text().split("% of losses")[0]) > 99.8
 
 
 def test_rising_curves_are_seen():
