@@ -25,8 +25,8 @@ from bayesmix.starts import climbed, warmed
 # run, where what a term of D does and what fades with it are hard to tell apart, and with many
 # unknowns of one D. Where `fade` is sampled chains get stuck at an acceptance below 0.9
 _DEPTH, _MANY = 8, 400
-# all but the last iterations of the warm-up have a quarter of the steps: to come
-# to where draws are takes no long trajectories; scales are learned anew after it (docs/sampling.md)
+# all but the last iterations of the warm-up have a quarter of the steps: to come to where draws are
+# takes no long trajectories; scales are learned anew after it (docs/sampling.md)
 _FULL, _SHALLOWER = 300, 2
 _STATS = ("diverging", "n_steps", "tree_depth", "depth", "step_size", "logp", "lp")
 

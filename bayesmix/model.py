@@ -29,8 +29,10 @@ from bayesmix.reference import Reference, reference, swarm_priors
 from bayesmix.runs import Runs
 
 MODEL_VERSION = 14
+# correlation of log N and log D over rows from which D follows N
+_ONE_PATH = 0.999
+# how a coordinate of b goes with the log of a log ratio to H: chosen by effective draws
 _BENT = 1.75
-_ONE_PATH = 0.999  # correlation of log N and log D over rows
 
 
 def components(runs: Runs) -> tuple[str, ...]:
@@ -128,7 +130,7 @@ def build_model(
         }
         usable = usable_cells(runs, variant)
         centred = centring(runs, groups or {}) if centre_tau else np.zeros(len(runs.domains))
-        parameters = _anchored_parameters(runs, ref, variant, prior, pair, centred)
+        parameters = _anchored_parameters(runs, ref, variant, prior, pair, centred, usable)
         at = laws.points(
             runs.effective_weights().values, runs.n_params.values, runs.n_tokens.values
         )
@@ -269,7 +271,13 @@ def _group_codes(domains: Sequence[str], groups: Mapping[str, str]) -> np.ndarra
 
 
 def _anchored_parameters(
-    runs, ref: Reference, variant, prior, pair: np.ndarray, centred: np.ndarray
+    runs,
+    ref: Reference,
+    variant,
+    prior,
+    pair: np.ndarray,
+    centred: np.ndarray,
+    usable: np.ndarray,
 ):
     """The law's natural parameters from levels, elasticities and shares at the reference."""
     n_domains, n_targets = len(runs.domains), len(runs.targets)
@@ -313,9 +321,10 @@ def _anchored_parameters(
     if runs.weight_resolution == 0:
         # a domain left out has capacity H: of b its log ratio to what it is else is seen, which b
         # less than the bound enters by some more than itself; softplus, since H may be above
-        zeros_seen = (runs.weights.values == 0).sum(axis=0)
-        seen = data(_BENT * zeros_seen / (zeros_seen + 1))
-        bent -= seen * pt.log1p(pt.softplus(pt.log(weights) + log_n - log_H))
+        left_out = (usable[:, :n_domains] & (runs.weights.values == 0)).sum(axis=0)
+        bent -= data(_BENT * left_out / (left_out + 1)) * pt.log1p(
+            pt.softplus(pt.log(weights) + log_n - log_H)
+        )
     log_b = pooled("capacity_curvature", prior, "domain", informed=True, shift=bent)
     odds_b = of_domains(pt.exp(log_b))
     constant = left / (1 + odds_b + odds_a)

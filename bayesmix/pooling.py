@@ -94,11 +94,8 @@ def by_sum(
     (mean, spread), (other_mean, other_spread) = normals
     mean, other_mean = mean + shifts[0], other_mean + shifts[1]
     either = pt.sqrt(spread**2 + other_spread**2)
-    z = f"{name}_ratio_z"
-    if centred:
-        difference = between(z, mean - other_mean, either, data(centred), dims=dims)
-    else:
-        difference = mean - other_mean + either * pm.Normal(z, 0.0, 1.0, dims=dims)
+    ratio = mean - other_mean
+    difference = between(f"{name}_ratio_z", ratio, either, data(centred), dims=dims)
     share, other_share = -pt.softplus(-difference), -pt.softplus(difference)
     shrunk = 0.0
     if exponents is not None:  # of what there is in the middle, else it could not be undone

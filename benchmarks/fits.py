@@ -32,6 +32,17 @@ FITS = {
 }
 
 
+def diagnosed(made: bm.Fit) -> dict[str, float | bool]:
+    """What there is to say of the chains of a fit."""
+    found = made.diagnose()
+    return {
+        "steps_a_draw": float(made.posterior["sample_stats"]["n_steps"].mean()),
+        "worst_r_hat": found.table["r_hat"].max(),
+        "least_ess": found.table[["ess_bulk", "ess_tail"]].min(axis=None),
+        "passed": found.passed,
+    }
+
+
 def measured(name: str, shared: Path, seed: int) -> pd.DataFrame:
     """One line of the table."""
     published, split, target = FITS[name]
@@ -40,7 +51,6 @@ def measured(name: str, shared: Path, seed: int) -> pd.DataFrame:
     start = time.perf_counter()
     made = bm.fit(runs, checkpoints="all", seed=seed, progressbar=False)
     seconds = time.perf_counter() - start
-    found = made.diagnose()
     return pd.DataFrame(
         {
             "swarm": name,
@@ -50,10 +60,7 @@ def measured(name: str, shared: Path, seed: int) -> pd.DataFrame:
             "seconds": seconds,
             "target_seconds": target,
             "ratio": seconds / target,
-            "steps_a_draw": float(made.posterior["sample_stats"]["n_steps"].mean()),
-            "worst_r_hat": found.table["r_hat"].max(),
-            "least_ess": found.table[["ess_bulk", "ess_tail"]].min(axis=None),
-            "passed": found.passed,
+            **diagnosed(made),
             "load_before": load,
             "processor": processor(),
         },
