@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal
 
+import numpy as np
 import pymc as pm
 import xarray as xr
 from rich.console import Console
@@ -12,7 +13,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from bayesmix.compiling import compiled, compiled_jax
 from bayesmix.misfit import with_learned_scales
-from bayesmix.model import build_model, kept_variables
+from bayesmix.model import build_model, kept_variables, observed_log_loss
 from bayesmix.natural import in_natural_units
 from bayesmix.posterior import Fit, with_observed
 from bayesmix.priors import Prior
@@ -21,10 +22,10 @@ from bayesmix.runs import Runs
 from bayesmix.starts import climbed, warmed
 
 # NUTS turns back too early where some directions are much longer than most: trajectories have a
-# fixed length, 2^depth - 1 steps (docs/sampling.md). It is twice that with several checkpoints of a
-# run, where what a term of D does and what fades with it are hard to tell apart, and with many
-# unknowns of one D. Where `fade` is sampled chains get stuck at an acceptance below 0.9
-_DEPTH, _MANY = 8, 400
+# fixed length, 2^depth - 1 steps, or twice that (docs/sampling.md). Many unknowns of one D want
+# longer steps; elsewhere chains get stuck at an acceptance below 0.9
+_DEPTH, _ACCEPT = 8, 0.9
+_MANY, _ACCEPT_MANY = 400, 0.7
 # all but the last iterations of the warm-up have a quarter of the steps: to come to where draws are
 # takes no long trajectories; scales are learned anew after it (docs/sampling.md)
 _FULL, _SHALLOWER = 300, 2
@@ -118,7 +119,8 @@ def fit(
     model = build_model(runs, law, priors, named)
     used = swarm_priors(runs, law, priors)
     cores = min(cores or os.cpu_count() or 1, chains)
-    tree = _sample(model, draws, tune, chains, seed, cores, sampler, backend, progressbar)
+    losses = int(np.isfinite(observed_log_loss(runs)).sum())
+    tree = _sample(model, losses, draws, tune, chains, seed, cores, sampler, backend, progressbar)
     posterior = with_learned_scales(tree["posterior"].to_dataset(), runs, used, seed)
     tree["posterior"] = xr.DataTree(posterior)
     return Fit(with_observed(tree, runs), runs, law, used, named)
@@ -134,18 +136,17 @@ def _said(doing: str, *, shown: bool) -> Iterator[None]:
         yield
 
 
-def _accept(model: pm.Model) -> float:
-    """Target acceptance."""
-    return 0.9 if "fade" in model else 0.7
-
-
-def _depth(model: pm.Model, unknowns: int) -> int:
-    """Doublings of a trajectory."""
-    return _DEPTH + ("rho" in model if "fade" in model else unknowns > _MANY)
+def _depth_and_acceptance(model: pm.Model, unknowns: int, losses: int) -> tuple[int, float]:
+    """Doublings of a trajectory, and the acceptance to aim at."""
+    many = "fade" not in model and unknowns > _MANY
+    # with several checkpoints what a term of D does and what fades with D are hard to tell apart
+    longer = many or "rho" in model or unknowns > losses
+    return _DEPTH + longer, _ACCEPT_MANY if many and "tau_spread" in model else _ACCEPT
 
 
 def _sample(
     model: pm.Model,
+    losses: int,
     draws: int,
     tune: int,
     chains: int,
@@ -165,7 +166,7 @@ def _sample(
                 cores=cores,
                 random_seed=seed,
                 progressbar=progressbar,
-                target_accept=_accept(model),
+                target_accept=_ACCEPT,
                 nuts_sampler="pymc",  # else PyMC takes nutpie, where it is installed
                 compute_convergence_checks=False,
             )
@@ -176,8 +177,8 @@ def _sample(
         with _said("compiling the model", shown=progressbar):
             by_nutpie = compiled_jax(model) if backend == "jax" else compiled(model)
         run: Any = {"chains": chains, "cores": cores, "seed": seed, "progress_bar": progressbar}
-        depth = _depth(model, by_nutpie.n_dim)
-        settings = {"target_accept": _accept(model), "mindepth": depth, "maxdepth": depth}
+        depth, accept = _depth_and_acceptance(model, by_nutpie.n_dim, losses)
+        settings = {"target_accept": accept, "mindepth": depth, "maxdepth": depth}
         climbs = backend == "numba"
         if climbs:
             by_nutpie = climbed(by_nutpie)

@@ -316,7 +316,8 @@ def _anchored_parameters(
     #    data fix b, of which the constant is no part
     odds_a = zeros
     if variant.noise:
-        odds_a = pt.exp(pooled("noise_curvature", prior, "component", informed=False))
+        # data fix that of some domains, which may be far from their mean
+        odds_a = pt.exp(pooled("noise_curvature", prior, "component", informed=0.5))
     bent = pt.log((left / (1 + odds_a) / least_capacity)[domains])
     if runs.weight_resolution == 0:
         # a domain left out has capacity H: of b its log ratio to what it is else is seen, which b

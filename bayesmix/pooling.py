@@ -36,7 +36,7 @@ def pooled(
     prior: Mapping[str, Prior],
     dims: str,
     *,
-    informed: bool | np.ndarray,
+    informed: bool | float | np.ndarray,
     shift: Any = 0.0,
 ) -> Any:
     """Normals over `dims`: sampled as they are where data inform each, else against their mean.

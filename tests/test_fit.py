@@ -221,18 +221,22 @@ def test_a_shared_compiled_model_takes_the_data_of_each_swarm(small: bm.Runs) ->
     np.testing.assert_allclose(levels[1] / levels[0], 1.3, rtol=0.02)
 
 
-def test_trajectories_are_of_one_length(small: bm.Runs, monkeypatch: pytest.MonkeyPatch) -> None:
-    def steps(runs: bm.Runs = small) -> np.ndarray:
+def test_trajectories_are_of_one_length(small: bm.Runs) -> None:
+    def steps(runs: bm.Runs) -> np.ndarray:
         fit = bm.fit(runs, draws=20, tune=200, chains=1, progressbar=False)
         stats = fit.posterior["sample_stats"]
         return stats["n_steps"].values[~stats["diverging"].values]  # which end early
 
-    np.testing.assert_array_equal(steps(), 255)
-    checkpoints = bm.load_dataset("simulated").checkpoints("late").select(np.arange(60))
-    np.testing.assert_array_equal(steps(checkpoints), 511)
+    simulated = bm.load_dataset("simulated")
+    np.testing.assert_array_equal(steps(simulated.checkpoints("last")), 255)
+    np.testing.assert_array_equal(steps(small), 511)  # of 180 losses
     of_one_d = build_model(small.where(f"n_params < {1.01 * small.n_params.values.min()}"))
-    depth = import_module("bayesmix.fit")._depth
-    assert [depth(of_one_d, unknowns) for unknowns in (400, 401)] == [8, 9]
+    without_tau = build_model(small, "regression")
+    rule = import_module("bayesmix.fit")._depth_and_acceptance
+    assert rule(build_model(simulated.checkpoints("late")), 60, 1000) == (9, 0.9)
+    assert [rule(build_model(small), 500, losses) for losses in (500, 499)] == [(8, 0.9), (9, 0.9)]
+    assert [rule(of_one_d, unknowns, 1000) for unknowns in (400, 401)] == [(8, 0.9), (9, 0.7)]
+    assert [rule(without_tau, unknowns, 1000) for unknowns in (400, 401)] == [(8, 0.9), (9, 0.9)]
 
 
 def test_most_of_the_warm_up_is_of_short_trajectories(
@@ -248,7 +252,7 @@ def test_most_of_the_warm_up_is_of_short_trajectories(
     bm.fit(small, draws=5, tune=310, chains=1, progressbar=False)
     [named] = asked
     assert named["tune"] == 10
-    assert (named["settings"]["mindepth"], named["settings"]["maxdepth"]) == (6, 6)
+    assert (named["settings"]["mindepth"], named["settings"]["maxdepth"]) == (7, 7)  # of 9
 
 
 def test_swarms_of_one_shape_and_other_groups_share_a_model_and_not_their_tau() -> None:

@@ -85,11 +85,12 @@ def test_the_density_of_shares_is_that_of_their_priors(kind: str, law: str) -> N
     expected += prior["level"].log_density(np.log(at["level"]) - medians).sum()
 
     def slopes(*spreads: str) -> float:
-        return np.log(np.hypot(*(at[f"{name}_spread"] for name in spreads)))
+        return np.log(np.hypot.reduce([at[f"{name}_spread"] for name in spreads]))
 
     if law != "quantization":
-        expected += len(zeros) * np.log(at["noise_curvature_spread"])
-        expected += 0.5 * n_domains * slopes("capacity", "noise")  # half centred
+        # half centred
+        expected += 0.5 * len(zeros) * slopes("noise_curvature")
+        expected += 0.5 * n_domains * slopes("capacity", "noise")
     if "g" in at and kind != "crossed":
         expected += len(zeros) * slopes("head_n", "head_d")
         expected += np.log(np.hypot(prior["head_n_mean"].sigma, prior["head_d_mean"].sigma))
