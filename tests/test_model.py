@@ -23,6 +23,7 @@ from bayesmix.priors import (
     default_priors,
     replace_priors,
 )
+from bayesmix.transfer import centring, transfer_pairs
 
 DOMAINS, TARGETS = ("code", "web", "books"), ("exam",)
 # a few draws cost less than compiling the graph well
@@ -488,10 +489,10 @@ def test_tau_has_one_density_in_either_coordinate() -> None:
         point["tau_z"] = rng.normal(size=point["tau_z"].shape)
         point["tau_spread_log__"] = np.array(0.4)
         spread = np.exp(0.4)
-        pair = models.transfer_pairs(runs.domains, by_group or {})
+        pair = transfer_pairs(runs.domains, by_group or {})
         j = np.nonzero(~np.eye(len(runs.domains), dtype=bool))[1]
         first = np.unique(pair, return_index=True)[1]
-        centred = models.centring(runs, by_group or {})[j[first]]
+        centred = centring(runs, by_group or {})[j[first]]
         mean = point["tau_kin"] - spread
         moved = point | {"tau_z": centred * mean + spread**centred * point["tau_z"]}
         densities, tau = [], []
@@ -514,5 +515,5 @@ def test_how_far_tau_is_sampled_as_it_is_is_data() -> None:
     )
     made = [code_key(models.build_model(r)) for r in (equal, bm.runs_from_frame(odd))]
     assert made[0] == made[1]
-    grouped = models.centring(equal, dict.fromkeys(DOMAINS, "all"))
+    grouped = centring(equal, dict.fromkeys(DOMAINS, "all"))
     np.testing.assert_allclose(grouped, len(equal) / (len(equal) + 1))
