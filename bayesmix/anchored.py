@@ -36,6 +36,8 @@ def anchored_parameters(
     tau: TensorVariable,
     usable: np.ndarray,
     log_medians: np.ndarray,
+    *,
+    centre: bool,
 ) -> dict[str, Any]:
     """The law's natural parameters from levels, elasticities and shares at the reference.
 
@@ -53,6 +55,8 @@ def anchored_parameters(
         Cells that the likelihood uses.
     log_medians : array, shape (C,)
         Of the losses, nats, which levels are against.
+    centre : bool
+        Whether curvatures are sampled as they are, as far as data fix them.
 
     Returns
     -------
@@ -80,8 +84,8 @@ def anchored_parameters(
     odds_n = odds_d = zeros
     g = q = pt.constant(1.0)
     if variant.head:
-        g = pm.Deterministic("g", exponent(prior["g"].rv("g_logit")))
-        q = pm.Deterministic("q", exponent(prior["q"].rv("q_logit")))
+        g = pm.Deterministic("g", bounded(prior["g"].rv("g_logit")))
+        q = pm.Deterministic("q", bounded(prior["q"].rv("q_logit")))
         head_n, head_d = _heads(runs, ref, prior, g, q)
         odds_n, odds_d = pt.exp(head_n) / g, pt.exp(head_d) / q
     heads = (odds_n, ref.one_size), (odds_d, ref.one_horizon)
@@ -90,13 +94,13 @@ def anchored_parameters(
     floor_share = pm.math.sigmoid(_floor_logit(prior["floor"]))
     log_smallest = data(math.log(runs.n_params.values.min()))
     log_H = pm.Deterministic("log_H", pt.log(floor_share) + log_smallest)
-    # 3: curvature: what the capacity and noise terms have beyond the least, and what is constant
-    #    data fix b, of which the constant is no part
+    # 3: curvature: what the capacity and noise terms have beyond the least, and what is constant.
+    #    Sampled of capacity is b, on a scale of its own: data fix it, whatever the constant is
     odds_a = zeros
     if variant.noise:
         # data fix that of some domains, which may be far from their mean
-        odds_a = pt.exp(pooled("noise_curvature", prior, "component", informed=0.5))
-    bent = pt.log((left / (1 + odds_a) / least_capacity)[domains])
+        odds_a = pt.exp(pooled("noise_curvature", prior, "component", informed=centre and 0.5))
+    bent = pt.log((left / (1 + odds_a))[domains] / least_capacity[domains])
     if runs.weight_resolution == 0:
         # a domain left out has capacity H: of b its log ratio to what it is else is seen, which b
         # less than the bound enters by some more than itself; softplus, since H may be above
@@ -104,7 +108,7 @@ def anchored_parameters(
         bent -= data(_BENT * left_out / (left_out + 1)) * pt.log1p(
             pt.softplus(pt.log(weights) + log_n - log_H)
         )
-    log_b = pooled("capacity_curvature", prior, "domain", informed=True, shift=bent)
+    log_b = pooled("capacity_curvature", prior, "domain", informed=centre, shift=bent)
     odds_b = of_domains(pt.exp(log_b))
     constant = left / (1 + odds_b + odds_a)
     capacity = (least_capacity + constant * odds_b)[domains]
@@ -198,13 +202,13 @@ def _heads(
 def _powers(
     logs: np.ndarray, exponent: TensorVariable
 ) -> tuple[TensorVariable, np.ndarray, np.ndarray]:
-    """``exp(-exponent x)`` of distinct x, which are from the mean of rows, with x and counts."""
+    """``exp(-exponent x) - 1`` of distinct x, from the mean of rows, with x and counts."""
     values, counts = np.unique(logs - logs.mean(), return_counts=True)
-    return pt.exp(-exponent * data(values)), values, counts
+    return pt.expm1(-exponent * data(values)), values, counts
 
 
-def _mean_power(logs: np.ndarray, exponent: TensorVariable) -> TensorVariable:
-    """Mean of ``exp(-exponent x)`` over rows, x from their mean."""
+def _beyond(logs: np.ndarray, exponent: TensorVariable) -> TensorVariable:
+    """Mean of ``exp(-exponent x) - 1`` over rows, x from their mean."""
     powers, _, counts = _powers(logs, exponent)
     return (data(counts / counts.sum()) * powers).sum()
 
@@ -223,7 +227,7 @@ def _floor_logit(prior: Prior) -> TensorVariable:
     return prior.rv("floor_logit", coordinate=LogSoftplus(prior.mu - math.log(4)))
 
 
-def exponent(logit: TensorVariable) -> TensorVariable:
+def bounded(logit: TensorVariable) -> TensorVariable:
     """From 0 to `EXPONENT_MAX`."""
     return EXPONENT_MAX * pm.math.sigmoid(logit)
 
@@ -232,13 +236,12 @@ def _level(
     log_medians: np.ndarray, prior: Mapping[str, Prior], heads: list[tuple]
 ) -> TensorVariable:
     """Losses at the reference (C,), nats; `heads` have the share, exponent and log size of runs."""
-    medians, normal = data(log_medians), prior["level"]
-    if not isinstance(normal, Normal) or not heads:
-        log_level = normal.rv("level_offset", dims="component")
+    medians, offset = data(log_medians), prior["level"]
+    if not isinstance(offset, Normal) or not heads:
+        log_level = offset.rv("level_offset", dims="component")
     else:
         # data fix the mean over runs, which the heads bend
-        beyond = [share * (_mean_power(logs, exponent) - 1) for share, exponent, logs in heads]
-        bent = pt.log1p(sum(beyond))
-        level = pm.Normal("level_offset", normal.mu + bent, normal.sigma, dims="component")
+        bent = pt.log1p(sum(share * _beyond(logs, exponent) for share, exponent, logs in heads))
+        level = pm.Normal("level_offset", offset.mu + bent, offset.sigma, dims="component")
         log_level = level - bent
     return pm.Deterministic("level", pt.exp(log_level + medians), dims="component")

@@ -5,15 +5,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal
 
-import numpy as np
 import pymc as pm
 import xarray as xr
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from bayesmix.compiling import compiled, compiled_jax
+from bayesmix.law import variant
 from bayesmix.misfit import with_learned_scales
-from bayesmix.model import build_model, kept_variables, observed_log_loss
+from bayesmix.model import build_model, kept_variables, usable_cells
 from bayesmix.natural import in_natural_units
 from bayesmix.posterior import Fit, with_observed
 from bayesmix.priors import Prior
@@ -22,8 +22,8 @@ from bayesmix.runs import Runs
 from bayesmix.starts import climbed, warmed
 
 # NUTS turns back too early where some directions are much longer than most: trajectories have a
-# fixed length, 2^depth - 1 steps, or twice that (docs/sampling.md). Many unknowns of one D want
-# longer steps; elsewhere chains get stuck at an acceptance below 0.9
+# fixed length, 2^depth - 1 steps, or twice that (docs/sampling.md). Many unknowns without `fade`
+# want longer steps; elsewhere chains get stuck at an acceptance below 0.9
 _DEPTH, _ACCEPT = 8, 0.9
 _MANY, _ACCEPT_MANY = 400, 0.7
 # all but the last iterations of the warm-up have a quarter of the steps: to come to where draws are
@@ -74,10 +74,10 @@ def fit(
     cores : int, optional
         Chains run at once; all cores by default.
     sampler : str
-        ``nutpie``, or PyMC's own NUTS.
+        ``nutpie``, or PyMC's own NUTS, whose trajectories end where they turn.
     backend : str
         What nutpie compiles the model with: ``numba``, or ``jax`` for accelerators (extra
-        ``jax``).
+        ``jax``), by which trajectories end where they turn.
     progressbar : bool
         Show one.
 
@@ -116,10 +116,11 @@ def fit(
     runs = runs.checkpoints(checkpoints)
     # labels may be of any kind, such as numbers of clusters; a file holds text
     named = {str(domain): str(group) for domain, group in sorted((groups or {}).items())}
-    model = build_model(runs, law, priors, named)
+    # by PyMC and JAX trajectories end where they turn: to climb first takes what Numba compiled
+    model = build_model(runs, law, priors, named, centre=sampler == "nutpie" and backend == "numba")
     used = swarm_priors(runs, law, priors)
     cores = min(cores or os.cpu_count() or 1, chains)
-    losses = int(np.isfinite(observed_log_loss(runs)).sum())
+    losses = int(usable_cells(runs, variant(law)).sum())
     tree = _sample(model, losses, draws, tune, chains, seed, cores, sampler, backend, progressbar)
     posterior = with_learned_scales(tree["posterior"].to_dataset(), runs, used, seed)
     tree["posterior"] = xr.DataTree(posterior)
@@ -177,12 +178,12 @@ def _sample(
         with _said("compiling the model", shown=progressbar):
             by_nutpie = compiled_jax(model) if backend == "jax" else compiled(model)
         run: Any = {"chains": chains, "cores": cores, "seed": seed, "progress_bar": progressbar}
-        depth, accept = _depth_and_acceptance(model, by_nutpie.n_dim, losses)
-        settings = {"target_accept": accept, "mindepth": depth, "maxdepth": depth}
-        climbs = backend == "numba"
-        if climbs:
+        settings = {"target_accept": _ACCEPT}
+        if backend == "numba":
+            depth, accept = _depth_and_acceptance(model, by_nutpie.n_dim, losses)
+            settings = {"target_accept": accept, "mindepth": depth, "maxdepth": depth}
             by_nutpie = climbed(by_nutpie)
-        if climbs and tune > _FULL:
+        if backend == "numba" and tune > _FULL:
             if progressbar and (console := Console(stderr=True)).is_terminal:
                 console.print("two bars: most of the warm-up, then the rest of it and the draws")
             depth -= _SHALLOWER

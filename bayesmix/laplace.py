@@ -205,7 +205,7 @@ def laplace(
         raise ValueError(f"draws must be at least 1, got {draws}")
     runs = runs.checkpoints(checkpoints)
     priors = {**_NO_EFFECT_OF_RUNS, **(priors or {})}
-    model = build_model(runs, law, priors, centre_tau=False)
+    model = build_model(runs, law, priors, centre=False)
     used = swarm_priors(runs, law, priors)
     by_nutpie = compiled(model)
     density = log_density(by_nutpie)

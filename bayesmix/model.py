@@ -10,7 +10,7 @@ import pytensor.tensor as pt
 
 from bayesmix import law as laws
 from bayesmix import noise, ops
-from bayesmix.anchored import anchored_parameters, exponent
+from bayesmix.anchored import anchored_parameters, bounded
 from bayesmix.discrepancy import scales
 from bayesmix.pooling import data, pooled
 from bayesmix.priors import LEAST_DOF, Normal, Prior
@@ -55,7 +55,7 @@ def build_model(
     priors: Mapping[str, Prior] | None = None,
     groups: Mapping[str, str] | None = None,
     *,
-    centre_tau: bool = True,
+    centre: bool = True,
 ) -> pm.Model:
     """The model of a swarm under a variant of the law.
 
@@ -70,10 +70,11 @@ def build_model(
     groups : mapping, optional
         {domain: group}: tau is equal for all pairs of domains of the same two groups, so that its
         unknowns grow with groups, not domains. A domain that is not named is a group of its own.
-    centre_tau : bool
-        Whether tau is sampled as it is as far as data inform it (`centring`), and not all against
-        its mean: the same density, in which chains move more easily. A joint mode is not the same:
-        it shrinks the spread of what is centred.
+    centre : bool
+        Whether tau and the curvatures are sampled as they are as far as data inform them, and not
+        against their means: the same density, in which long trajectories move more easily. Those
+        that end where they turn are too short for it, and a joint mode is not the same: it shrinks
+        the spread of what is centred.
 
     Returns
     -------
@@ -114,8 +115,10 @@ def build_model(
             for name, p in prior.items()
         }
         usable = usable_cells(runs, variant)
-        tau = transfer_rows(runs, prior, groups or {}, transfer=variant.transfer, centre=centre_tau)
-        parameters = anchored_parameters(runs, ref, variant, prior, tau, usable, _log_medians(runs))
+        tau = transfer_rows(runs, prior, groups or {}, transfer=variant.transfer, centre=centre)
+        parameters = anchored_parameters(
+            runs, ref, variant, prior, tau, usable, _log_medians(runs), centre=centre
+        )
         at = laws.points(
             runs.effective_weights().values, runs.n_params.values, runs.n_tokens.values
         )
@@ -222,7 +225,7 @@ def _likelihood(runs: Runs, loss, offset, prior, usable: np.ndarray):
     printed = pt.zeros_like(sigma)
     if runs.weight_resolution > 0:
         # an elasticity, so bounded as the exponents are
-        printed = exponent(pooled("printed", prior, "component", informed=False))
+        printed = bounded(pooled("printed", prior, "component", informed=False))
         printed = pm.Deterministic("sigma_weight", printed, dims="component")
     phi = rho = pt.constant(0.0)
     if np.diff(cells.group_start).max() > 1:

@@ -22,7 +22,7 @@ def transfer_rows(
 ) -> TensorVariable:
     """tau (C, K): ones on the diagonal, a simplex row per target; identity without transfer.
 
-    To be called inside a model. With `centre` what is sampled follows `centring`, and else is all
+    To be called inside a model. What is sampled follows `centring`, or without `centre` is all
     against the mean.
     """
     n_domains, n_targets = len(runs.domains), len(runs.targets)
