@@ -23,6 +23,8 @@ def swarm(kind: str) -> Runs:
         return tiny.select(np.arange(0, len(tiny), 8))
     if kind == "zeros":
         return simulate(4, SIZES, n_mixtures=6, zeros=0.3, seed=1).runs
+    if kind == "one size":
+        return simulate(3, SIZES[:1], n_mixtures=8, zeros=0.3, seed=1).runs
     if kind == "target":
         return simulate(3, SIZES, n_mixtures=4, targets=("exam",), seed=1).runs
     return simulate(3, SIZES, n_mixtures=4, seed=1).runs
@@ -35,6 +37,7 @@ def swarm(kind: str) -> Runs:
         ("zeros", "transfer"),
         ("target", "transfer"),
         ("crossed", "transfer"),
+        ("one size", "transfer"),
         ("path", "regression"),
         ("path", "quantization"),
     ],
@@ -64,8 +67,11 @@ def test_the_density_of_shares_is_that_of_their_priors(kind: str, law: str) -> N
     least_b = np.r_[at["b"], zeros[n_domains:]] * capacity / EXPONENT_MAX
     least_a = at.get("a", zeros) * noise / EXPONENT_MAX
     rest = 1 - least_b - least_a
-    left = rest - head_n - head_d
     bent = at["share_irreducible"]
+    left = bent + (capacity - least_b) + (noise - least_a)
+    if kind == "one size":  # heads are no part of what is curved
+        bent = bent + head_n + head_d
+        left = at["share_irreducible"]
     domain = slice(n_domains)
     odds = {
         "capacity": (least_b / rest)[domain],
@@ -81,6 +87,9 @@ def test_the_density_of_shares_is_that_of_their_priors(kind: str, law: str) -> N
         expected += norm.logpdf(np.log(ratio), mean, spread).sum()
         expected += prior[f"{name}_mean"].log_density(mean)
         expected += prior[f"{name}_spread"].log_density(spread)
+    unseen = {name: at[f"unseen_{name}"] for name in ("mean", "spread")}
+    expected += norm.logpdf(np.log(at["sigma_unseen"]), *unseen.values()).sum()
+    expected += sum(prior[f"unseen_{name}"].log_density(x) for name, x in unseen.items())
     medians = np.nanmedian(models.observed_log_loss(runs), axis=0)
     expected += prior["level"].log_density(np.log(at["level"]) - medians).sum()
 
@@ -91,11 +100,17 @@ def test_the_density_of_shares_is_that_of_their_priors(kind: str, law: str) -> N
         # half centred
         expected += 0.5 * len(zeros) * slopes("noise_curvature")
         expected += 0.5 * n_domains * slopes("capacity", "noise")
-    if "g" in at and kind != "crossed":
+    seen_at_0 = np.zeros(len(zeros))
+    if law == "transfer":
+        seen_at_0[domain] = (runs.weights.values == 0).sum(axis=0)
+    expected += (1 / (seen_at_0 + 1)).sum() * slopes("unseen")
+    if kind == "one size":  # against their means
+        expected += len(zeros) * (slopes("head_n") + slopes("head_d"))
+    elif "g" in at and kind != "crossed":
         expected += len(zeros) * slopes("head_n", "head_d")
         expected += np.log(np.hypot(prior["head_n_mean"].sigma, prior["head_d_mean"].sigma))
 
-    of = ("level", "capacity", "noise", "own", "head")
+    of = ("level", "capacity", "noise", "own", "head", "unseen")
     sampled = [v for v in model.free_RVs if v.name.startswith(of)]
     found = model.compile_logp(vars=sampled, jacobian=False, mode="FAST_COMPILE")(point)
     assert found == pytest.approx(expected, abs=1e-8)
