@@ -4,7 +4,8 @@ Default fits, four chains of 1000 + 1000 draws, of published swarms whole and in
 every law, and of simulated ones of other shapes: few runs, many domains, true zeros, two sizes,
 targets, and truths that are not the law. What `diagnose` says, with the quantity that is worst,
 goes to `benchmarks/agreement.csv`, a line as soon as a fit is done; what is there by this version
-of the model is not run again. `--jobs` fits run at once, each on one core.
+of the model is not run again, so take out lines of which the coordinates have changed. `--jobs`
+fits run at once, each on one core.
 """
 
 import argparse
