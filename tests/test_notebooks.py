@@ -8,7 +8,7 @@ import pytest
 from nbclient import NotebookClient
 
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
-QUICK = "DRAWS = 50"  # what a notebook shows is made with more; here it only has to run
+QUICK = "DRAWS = 25"  # what a notebook shows is made with more; here it only has to run
 
 
 def read(path: Path) -> nbformat.NotebookNode:
