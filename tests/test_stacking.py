@@ -169,7 +169,7 @@ def test_loo_against_leaving_each_run_out():
 
 
 def test_a_run_without_losses_is_left_out():
-    draws = parameters(DOMAINS, n_draws=200, spread=0.002, seed=2)
+    draws = parameters(DOMAINS, n_draws=400, spread=0.001, seed=2)
     runs = swarm(DOMAINS, truth={name: value[0] for name, value in draws.items()}, n_runs=12)
     frame = runs.frame
     frame.loc[frame["run_id"] == frame["run_id"][3], ["loss_web", "loss_code"]] = np.nan
