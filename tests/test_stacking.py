@@ -184,7 +184,7 @@ def test_a_run_without_losses_is_left_out():
 def rivals():
     """The truth, and the same with the exponents of noise off by a tenth."""
     draws = parameters(DOMAINS, n_draws=200, spread=0.002, seed=4)
-    runs = swarm(DOMAINS, truth={name: value[0] for name, value in draws.items()}, n_runs=30)
+    runs = swarm(DOMAINS, truth={name: value[0] for name, value in draws.items()}, n_runs=20)
     off = dict(draws, E=draws["E"] * 1.03)
     return {"off": fit_of(off, runs), "true": fit_of(draws, runs)}
 
@@ -195,8 +195,8 @@ def test_stack_weighs_the_better_law(rivals):
     assert stack.weights["true"] > 0.9
     assert sum(stack.weights.values()) == pytest.approx(1)
     assert stack.pareto_k.dims == ("law", "run")
-    assert dict(stack.pareto_k.sizes) == {"law": 2, "run": 30}
-    assert "Leave-one-run-out comparison, 30 runs; Pareto k above " in repr(stack)
+    assert dict(stack.pareto_k.sizes) == {"law": 2, "run": 20}
+    assert "Leave-one-run-out comparison, 20 runs; Pareto k above " in repr(stack)
     assert stack.most_pareto_k == pytest.approx(1 - 1 / np.log10(200))
     assert "<table" in stack._repr_html_()
 
