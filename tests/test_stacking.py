@@ -182,7 +182,7 @@ def test_a_run_without_losses_is_left_out():
 
 @pytest.fixture(scope="module")
 def rivals():
-    """The truth, and the same with the exponents of noise off by a tenth."""
+    """The truth, and the same with the irreducible part off by 3%."""
     draws = parameters(DOMAINS, n_draws=200, spread=0.002, seed=4)
     runs = swarm(DOMAINS, truth={name: value[0] for name, value in draws.items()}, n_runs=20)
     off = dict(draws, E=draws["E"] * 1.03)
