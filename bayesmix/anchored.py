@@ -7,6 +7,7 @@ positive by construction (Dai & Zheng, arXiv 2606.08167, Theorem 4.1).
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,8 @@ from pytensor.tensor.variable import TensorVariable
 from bayesmix import law as laws
 from bayesmix import ops
 from bayesmix.coordinates import LogSoftplus
-from bayesmix.pooling import by_sum, data, mean_and_spread, pooled
+from bayesmix.model_data import data
+from bayesmix.pooling import by_sum, mean_and_spread, pooled
 from bayesmix.priors import EXPONENT_MAX, Normal, Prior
 from bayesmix.reference import Reference
 from bayesmix.runs import Runs
@@ -83,10 +85,13 @@ def anchored_parameters(
     # 2: the shared head, but for what of it is the same in all runs
     odds_n = odds_d = zeros
     g = q = pt.constant(1.0)
+    paths: list[_Path | None] = [None, None]
     if variant.head:
         g = pm.Deterministic("g", bounded(prior["g"].rv("g_logit")))
         q = pm.Deterministic("q", bounded(prior["q"].rv("q_logit")))
-        head_n, head_d = _heads(runs, ref, prior, g, q)
+        axes = (runs.n_params, g, ref.one_size), (runs.n_tokens, q, ref.one_horizon)
+        paths = [None if same else _path(np.log(x.values), e) for x, e, same in axes]
+        head_n, head_d = _heads(runs, prior, g, q, *paths)
         odds_n, odds_d = pt.exp(head_n) / g, pt.exp(head_d) / q
     heads = (odds_n, ref.one_size), (odds_d, ref.one_horizon)
     left = rest / (1 + sum(odds for odds, same in heads if not same))
@@ -124,9 +129,8 @@ def anchored_parameters(
     if variant.head:
         pm.Deterministic("share_head_n", head_n, dims="component")
         pm.Deterministic("share_head_d", head_d, dims="component")
-    of_runs = (head_n, g, np.log(runs.n_params.values)), (head_d, q, np.log(runs.n_tokens.values))
-    seen = [head for head, (_, same) in zip(of_runs, heads, strict=True) if not same]
-    level = _level(log_medians, prior, seen if variant.head else [])
+    seen = [(share, path) for share, path in zip((head_n, head_d), paths, strict=True) if path]
+    level = _level(log_medians, prior, seen)
     E = pm.Deterministic("E", level * irreducible, dims="component")
     b = pm.Deterministic("b", EXPONENT_MAX * least_capacity[domains] / capacity, dims="domain")
     log_capacity = pt.log(level[domains] * capacity)
@@ -171,16 +175,35 @@ def _elasticities(
     return capacity, noises
 
 
+@dataclass(frozen=True)
+class _Path:
+    """What rows say of a head in N, or in D."""
+
+    powers: TensorVariable  # exp(-exponent x) - 1, of `x`
+    exponent: TensorVariable
+    x: np.ndarray  # distinct logs of N or D, from the mean of rows
+    counts: np.ndarray  # rows of each
+
+
+def _path(logs: np.ndarray, exponent: TensorVariable) -> _Path:
+    x, counts = np.unique(logs - logs.mean(), return_counts=True)
+    return _Path(pt.expm1(-exponent * data(x)), exponent, x, counts)
+
+
 def _heads(
-    runs: Runs, ref: Reference, prior: Mapping[str, Prior], g: TensorVariable, q: TensorVariable
+    runs: Runs,
+    prior: Mapping[str, Prior],
+    g: TensorVariable,
+    q: TensorVariable,
+    path_n: _Path | None,
+    path_d: _Path | None,
 ) -> tuple[TensorVariable, TensorVariable]:
     """Log elasticities of both heads (C,), against what is left."""
     log_n, log_d = np.log(runs.n_params.values), np.log(runs.n_tokens.values)
-    slope_n = 0.0 if ref.one_size else _log_slope(log_n, g)
-    slope_d = 0.0 if ref.one_horizon else _log_slope(log_d, q)
-    if ref.one_size or ref.one_horizon or np.corrcoef(log_n, log_d)[0, 1] < _ONE_PATH:
-        told = not ref.one_horizon and np.unique(runs.n_tokens.values).size > 2
-        head_n = pooled("head_n", prior, "component", informed=not ref.one_size, shift=slope_n)
+    slope_n, slope_d = (_log_slope(path) if path else 0.0 for path in (path_n, path_d))
+    if not (path_n and path_d) or np.corrcoef(log_n, log_d)[0, 1] < _ONE_PATH:
+        told = path_d is not None and len(path_d.x) > 2
+        head_n = pooled("head_n", prior, "component", informed=bool(path_n), shift=slope_n)
         return head_n, pooled("head_d", prior, "component", informed=told, shift=slope_d)
     # D follows N, and data fix what both do together: an e-fold of N brings so many of D
     rate = data(math.log(np.polyfit(log_n, log_d, 1)[0]))
@@ -199,25 +222,15 @@ def _heads(
     return by_sum("head", normals, shifts, "component", exponents=(g, q))
 
 
-def _powers(
-    logs: np.ndarray, exponent: TensorVariable
-) -> tuple[TensorVariable, np.ndarray, np.ndarray]:
-    """``exp(-exponent x) - 1`` of distinct x, from the mean of rows, with x and counts."""
-    values, counts = np.unique(logs - logs.mean(), return_counts=True)
-    return pt.expm1(-exponent * data(values)), values, counts
+def _beyond(path: _Path) -> TensorVariable:
+    """Mean of ``exp(-exponent x) - 1`` over rows."""
+    return (data(path.counts / path.counts.sum()) * path.powers).sum()
 
 
-def _beyond(logs: np.ndarray, exponent: TensorVariable) -> TensorVariable:
-    """Mean of ``exp(-exponent x) - 1`` over rows, x from their mean."""
-    powers, _, counts = _powers(logs, exponent)
-    return (data(counts / counts.sum()) * powers).sum()
-
-
-def _log_slope(logs: np.ndarray, exponent: TensorVariable) -> TensorVariable:
-    """Log of the slope of ``-exp(-exponent x) / exponent`` over rows, x from their mean."""
-    powers, values, counts = _powers(logs, exponent)
-    weights = counts * values / (counts * values**2).sum()
-    return pt.log(-(data(weights) * powers).sum() / exponent)
+def _log_slope(path: _Path) -> TensorVariable:
+    """Log of the slope of ``-exp(-exponent x) / exponent`` over rows."""
+    weights = path.counts * path.x / (path.counts * path.x**2).sum()
+    return pt.log(-(data(weights) * path.powers).sum() / path.exponent)
 
 
 def _floor_logit(prior: Prior) -> TensorVariable:
@@ -233,15 +246,17 @@ def bounded(logit: TensorVariable) -> TensorVariable:
 
 
 def _level(
-    log_medians: np.ndarray, prior: Mapping[str, Prior], heads: list[tuple]
+    log_medians: np.ndarray,
+    prior: Mapping[str, Prior],
+    heads: list[tuple[TensorVariable, _Path]],
 ) -> TensorVariable:
-    """Losses at the reference (C,), nats; `heads` have the share, exponent and log size of runs."""
+    """Losses at the reference (C,), nats; `heads` have the share of each that runs tell."""
     medians, offset = data(log_medians), prior["level"]
     if not isinstance(offset, Normal) or not heads:
         log_level = offset.rv("level_offset", dims="component")
     else:
         # data fix the mean over runs, which the heads bend
-        bent = pt.log1p(sum(share * _beyond(logs, exponent) for share, exponent, logs in heads))
+        bent = pt.log1p(sum(share * _beyond(path) for share, path in heads))
         level = pm.Normal("level_offset", offset.mu + bent, offset.sigma, dims="component")
         log_level = level - bent
     return pm.Deterministic("level", pt.exp(log_level + medians), dims="component")

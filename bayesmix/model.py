@@ -12,7 +12,8 @@ from bayesmix import law as laws
 from bayesmix import noise, ops
 from bayesmix.anchored import anchored_parameters, bounded
 from bayesmix.discrepancy import scales
-from bayesmix.pooling import data, pooled
+from bayesmix.model_data import data
+from bayesmix.pooling import pooled
 from bayesmix.priors import LEAST_DOF, Normal, Prior
 from bayesmix.reference import reference, swarm_priors
 from bayesmix.runs import Runs

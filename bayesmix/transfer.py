@@ -7,7 +7,8 @@ import pymc as pm
 import pytensor.tensor as pt
 from pytensor.tensor.variable import TensorVariable
 
-from bayesmix.pooling import between, data
+from bayesmix.model_data import data
+from bayesmix.pooling import between
 from bayesmix.priors import Prior
 from bayesmix.runs import Runs
 

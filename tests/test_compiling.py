@@ -16,7 +16,8 @@ import pytest
 import bayesmix as bm
 from bayesmix import compiling, machine_code
 from bayesmix.compiling import code_key, compiled, log_density, unconstrained
-from bayesmix.model import build_model, data
+from bayesmix.model import build_model
+from bayesmix.model_data import data
 from bayesmix.priors import Normal
 
 LAW = "quantization"
