@@ -106,13 +106,11 @@ def anchored_parameters(
         # data fix that of some domains, which may be far from their mean
         odds_a = pt.exp(pooled("noise_curvature", prior, "component", informed=centre and 0.5))
     bent = pt.log((left / (1 + odds_a))[domains] / least_capacity[domains])
-    if runs.weight_resolution == 0:
-        # a domain left out has capacity H: of b its log ratio to what it is else is seen, which b
-        # less than the bound enters by some more than itself; softplus, since H may be above
-        left_out = (usable[:, :n_domains] & (runs.weights.values == 0)).sum(axis=0)
-        bent -= data(_BENT * left_out / (left_out + 1)) * pt.log1p(
-            pt.softplus(pt.log(weights) + log_n - log_H)
-        )
+    # a domain left out has capacity H: of b its log ratio to what it is else is seen, which b less
+    # than the bound enters by some more than itself; softplus, since H may be above
+    left_out = (usable[:, :n_domains] & (runs.weights.values == 0)).sum(axis=0)
+    ratio = pt.softplus(pt.log(weights) + log_n - log_H)
+    bent -= data(_BENT * left_out / (left_out + 1)) * pt.log1p(ratio)
     log_b = pooled("capacity_curvature", prior, "domain", informed=centre, shift=bent)
     odds_b = of_domains(pt.exp(log_b))
     constant = left / (1 + odds_b + odds_a)

@@ -17,12 +17,15 @@ SIZES = (1e8, 4e8)
 
 
 def swarm(kind: str) -> Runs:
-    """Runs whose D follows N, or not, with zeros, with a target."""
+    """Runs whose D follows N, or not, with zeros, exact or printed, with a target."""
     if kind == "crossed":
         tiny = bm.load_dataset("tinyswarm")
         return tiny.select(np.arange(0, len(tiny), 8))
     if kind == "zeros":
         return simulate(4, SIZES, n_mixtures=6, zeros=0.3, seed=1).runs
+    if kind == "printed":
+        frame = simulate(4, SIZES, n_mixtures=6, zeros=0.3, seed=1).runs.frame
+        return bm.runs_from_frame(frame, weight_resolution=0.01)
     if kind == "one size":
         return simulate(3, SIZES[:1], n_mixtures=8, zeros=0.3, seed=1).runs
     if kind == "target":
@@ -35,6 +38,7 @@ def swarm(kind: str) -> Runs:
     [
         ("path", "transfer"),
         ("zeros", "transfer"),
+        ("printed", "transfer"),
         ("target", "transfer"),
         ("crossed", "transfer"),
         ("one size", "transfer"),
