@@ -26,6 +26,8 @@ from bayesmix.starts import climbed, warmed
 # want longer steps; elsewhere chains get stuck at an acceptance below 0.9
 _DEPTH, _ACCEPT = 8, 0.9
 _MANY, _ACCEPT_MANY = 400, 0.7
+# fewer draws do not agree however they are drawn; where R-hat is higher, chains are apart
+_ENOUGH, _APART = 2000, 1.1
 # all but the last iterations of the warm-up have a quarter of the steps: to come to where draws are
 # takes no long trajectories; scales are learned anew after it (docs/sampling.md)
 _FULL, _SHALLOWER = 300, 2
@@ -67,7 +69,8 @@ def fit(
     draws, tune, chains : int
         Draws kept and warm-up draws of each chain, and the number of chains. Compiled by Numba,
         all but the last 300 of the warm-up have a quarter of the steps, and a progress bar of
-        their own.
+        their own; and 2000 draws or more that do not agree, though of one mode, are drawn again by
+        trajectories twice as long, where these were short.
     seed : int
         The same seed gives the same draws, but for rounding: code compiled just now and code
         from the caches round unlike, and chains amplify that.
@@ -117,14 +120,26 @@ def fit(
     # labels may be of any kind, such as numbers of clusters; a file holds text
     named = {str(domain): str(group) for domain, group in sorted((groups or {}).items())}
     # by PyMC and JAX trajectories end where they turn: to climb first takes what Numba compiled
-    model = build_model(runs, law, priors, named, centre=sampler == "nutpie" and backend == "numba")
+    centre = sampler == "nutpie" and backend == "numba"
+    model = build_model(runs, law, priors, named, centre=centre)
     used = swarm_priors(runs, law, priors)
     cores = min(cores or os.cpu_count() or 1, chains)
+
     losses = int(usable_cells(runs, variant(law)).sum())
-    tree = _sample(model, losses, draws, tune, chains, seed, cores, sampler, backend, progressbar)
-    posterior = with_learned_scales(tree["posterior"].to_dataset(), runs, used, seed)
-    tree["posterior"] = xr.DataTree(posterior)
-    return Fit(with_observed(tree, runs), runs, law, used, named)
+
+    def sampled(*, longer: bool) -> Fit:
+        run = draws, tune, chains, seed, cores, sampler, backend, progressbar
+        tree = _sample(model, losses, longer, *run)
+        posterior = with_learned_scales(tree["posterior"].to_dataset(), runs, used, seed)
+        tree["posterior"] = xr.DataTree(posterior)
+        return Fit(with_observed(tree, runs), runs, law, used, named)
+
+    made = sampled(longer=False)
+    if centre and _slow(made, shown=progressbar):
+        if progressbar and (console := Console(stderr=True)).is_terminal:
+            console.print("chains are slow: once more, by trajectories twice as long")
+        made = sampled(longer=True)
+    return made
 
 
 @contextmanager
@@ -139,15 +154,26 @@ def _said(doing: str, *, shown: bool) -> Iterator[None]:
 
 def _depth_and_acceptance(model: pm.Model, unknowns: int, losses: int) -> tuple[int, float]:
     """Doublings of a trajectory, and the acceptance to aim at."""
-    many = "fade" not in model and unknowns > _MANY
+    many, with_tau = "fade" not in model and unknowns > _MANY, "tau_spread" in model
     # with several checkpoints what a term of D does and what fades with D are hard to tell apart
-    longer = many or "rho" in model or unknowns > losses
-    return _DEPTH + longer, _ACCEPT_MANY if many and "tau_spread" in model else _ACCEPT
+    longer = "rho" in model or unknowns > losses or (many and not with_tau)
+    return _DEPTH + longer, _ACCEPT_MANY if many and with_tau else _ACCEPT
+
+
+def _slow(made: Fit, *, shown: bool) -> bool:
+    """Whether chains are of one mode and long enough, and do not agree by the shorter steps."""
+    draws, steps = made.posterior["posterior"].sizes, made.posterior["sample_stats"]["n_steps"]
+    if draws["chain"] * draws["draw"] < _ENOUGH or draws["chain"] < 2 or steps.max() >= 2**_DEPTH:
+        return False
+    with _said("checking the chains", shown=shown):
+        found = made.diagnose().table
+    return not found["ok"].all() and found["r_hat"].max() < _APART
 
 
 def _sample(
     model: pm.Model,
     losses: int,
+    longer: bool,
     draws: int,
     tune: int,
     chains: int,
@@ -181,6 +207,7 @@ def _sample(
         settings = {"target_accept": _ACCEPT}
         if backend == "numba":
             depth, accept = _depth_and_acceptance(model, by_nutpie.n_dim, losses)
+            depth += longer
             settings = {"target_accept": accept, "mindepth": depth, "maxdepth": depth}
             by_nutpie = climbed(by_nutpie)
         if backend == "numba" and tune > _FULL:

@@ -236,8 +236,28 @@ def test_trajectories_are_of_one_length(small: bm.Runs) -> None:
     rule = import_module("bayesmix.fit")._depth_and_acceptance
     assert rule(build_model(simulated.checkpoints("late")), 60, 1000) == (9, 0.9)
     assert [rule(build_model(small), 500, losses) for losses in (500, 499)] == [(8, 0.9), (9, 0.9)]
-    assert [rule(of_one_d, unknowns, 1000) for unknowns in (400, 401)] == [(8, 0.9), (9, 0.7)]
+    assert [rule(of_one_d, unknowns, 1000) for unknowns in (400, 401)] == [(8, 0.9), (8, 0.7)]
     assert [rule(without_tau, unknowns, 1000) for unknowns in (400, 401)] == [(8, 0.9), (9, 0.9)]
+
+
+def test_slow_chains_are_drawn_again_by_trajectories_twice_as_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    module = import_module("bayesmix.fit")
+    runs = bm.load_dataset("simulated").checkpoints("last")
+    options = {"tune": 100, "chains": 2, "progressbar": False}
+
+    def steps(draws: int, of: bm.Runs = runs) -> float:
+        return float(bm.fit(of, draws=draws, **options).posterior["sample_stats"]["n_steps"].max())
+
+    monkeypatch.setattr(module, "_DEPTH", 3)
+    monkeypatch.setattr(module, "_ENOUGH", 400)
+    monkeypatch.setattr(module, "_APART", np.inf)
+    assert steps(199) == 7  # too few to judge
+    assert steps(200) == 15
+    assert steps(200, runs.select(np.arange(0, len(runs), 2))) == 15  # which begin with these
+    monkeypatch.setattr(module, "_APART", 1.0)
+    assert steps(200) == 7  # chains that are apart would be so by any steps
 
 
 def test_most_of_the_warm_up_is_of_short_trajectories(
