@@ -32,6 +32,17 @@ def doubts(fit: Fit, objective: Mapping[str, float], n_params: float, n_tokens: 
     return [*said, *beyond(fit, n_params, n_tokens), *below_floor(fit, n_params)]
 
 
+def unseen(fit: Fit) -> list[str]:
+    """A sentence on domains and targets that have no losses."""
+    names = [name for name in fit.components if name not in fit.observed_components]
+    if not names:
+        return []
+    return [
+        f"The swarm has no losses of {', '.join(names)}: predictions of these come from the "
+        "priors, and means over domains leave them out."
+    ]
+
+
 def beyond(fit: Fit, n_params: float | np.ndarray, n_tokens: float | np.ndarray) -> list[str]:
     """Sentences on N and D outside the range that was fitted: on the farthest, of many."""
     said = []

@@ -138,7 +138,7 @@ def read_constraints(path: PathLike, domains: Sequence[str]) -> list[Constraint]
         try:
             check(constraint, tuple(domains))
         except ValueError as error:
-            problems.append(f"{path}: {name}: {error}")
+            problems.append(f"{path}: {error}")
         found.append(constraint)
     if problems:
         raise RunsError(*problems)
@@ -158,6 +158,9 @@ _TABLES: dict[str, tuple[set[str], set[str]] | None] = {
 
 def _ill_formed(name: str, table: Any, domains: Sequence[str]) -> list[str]:
     """What is wrong with the form of a table: not a table, keys, kinds of values."""
+    if not isinstance(table, dict) and name.startswith("groups."):
+        key = name.removeprefix("groups.")
+        return [f"groups: each has a table of a name of its own, [groups.NAME]; {key!r} is in none"]
     if not isinstance(table, dict):
         return [f"{name} is a table, [{name}], not {table!r}"]
     keys = _TABLES[name.partition(".")[0]]
@@ -165,7 +168,9 @@ def _ill_formed(name: str, table: Any, domains: Sequence[str]) -> list[str]:
         wanted = "[lower, upper]" if name == "bounds" else "a weight"
         fits = _is_pair if name == "bounds" else _is_number
         wrong = [
-            f"{key!r}: {value!r} is not {wanted}" for key, value in table.items() if not fits(value)
+            f"{name}: {key!r}: {value!r} is not {wanted}"
+            for key, value in table.items()
+            if not fits(value)
         ]
         return wrong + _unknown_names(name, table, domains)
     may, must = keys

@@ -3,13 +3,15 @@
 import signal
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import typer
+from typer.exceptions import TyperException
 
 
 class BadInputError(ValueError):
@@ -22,6 +24,18 @@ class InterruptedCommand(Exception):
 
 def complain(kind: str, message: str) -> None:
     typer.echo(f"{kind}: {message}", err=True)
+
+
+def with_value(error: TyperException, words: Sequence[str]) -> str:
+    """What is wrong with a command, and what the option was given where that is not said."""
+    said = error.format_message()
+    names = [name for name in getattr(getattr(error, "param", None), "opts", []) if name[0] == "-"]
+    for word, following in pairwise([*words, ""]):
+        name, equals, value = word.partition("=")
+        if name in names:
+            value = value if equals else following
+            return said if value in said else f"{said}: {name} {value}"
+    return said
 
 
 def check_out(out: Path, *inputs: Path) -> None:

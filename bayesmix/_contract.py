@@ -71,8 +71,15 @@ def validate(
     doubled = _doubled(frame, observed)
     if doubled.any():
         warn(f"{table.source}: dropped {doubled.sum()} duplicate rows (checkpoints logged twice)")
+    frame = frame[~doubled].reset_index(drop=True)
+    key = [name for name in ("run_id", "n_tokens", "seed") if name in frame]
+    if again := frame.loc[frame.duplicated(key), "run_id"].unique().tolist():
+        warn(
+            f"{table.source}: several rows of one run, n_tokens and seed, with other losses; each "
+            f"counts as an evaluation of its own: {shorten([*map(repr, again)])}"
+        )
     return (
-        frame[~doubled].reset_index(drop=True),
+        frame,
         tuple(domains),
         tuple(name.removeprefix("target_") for name in targets),
         infer_resolution(mixtures) if weight_resolution is None else float(weight_resolution),

@@ -1,5 +1,6 @@
 """Files that appear whole or not at all."""
 
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
@@ -25,7 +26,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     Raises
     ------
     OSError
-        If the directory does not exist or cannot be written.
+        If the directory does not exist or cannot be written, or `path` is a directory.
 
     Examples
     --------
@@ -36,6 +37,10 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     ['out.txt']
     """
     target = Path(path)
+    if target.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "a directory, not a file", str(target))
+    if not target.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, "no such directory", str(target.parent))
     # a directory of its own: whoever writes the file gets the usual permissions, and may rename
     with tempfile.TemporaryDirectory(
         dir=target.parent, prefix=f".{target.name}.", ignore_cleanup_errors=True

@@ -195,8 +195,8 @@ class Recommendation:
         kept = ["domain", "mean", "sd", "lower", "upper", "expected_lower", "expected_upper"]
         return [{str(k): v for k, v in row.items()} for row in summary[kept].to_dict("records")]
 
-    def _sentences(self) -> list[str]:
-        """What a reader needs beside the table of weights."""
+    def sentences(self) -> list[str]:
+        """What a reader needs beside the table of weights: losses, baselines, what binds."""
         said = [
             f"Expected loss {_around(self.loss)}; of a new run {_between(self._new_run())} "
             f"(nats per token, {PROB:.0%} {KIND} intervals)."
@@ -218,7 +218,10 @@ class Recommendation:
         held = " of loss (the draws' own optima held)" if self.risk.startswith("regret") else ""
         for row in self.constraints[self.constraints["binding"]].itertuples():
             said.append(f"Binding: {row.constraint}, at {row.price:.4f} {unit} per unit{held}.")
-        return [*said, *(f"Warning: {warning}" for warning in self.warnings)]
+        return said
+
+    def _sentences(self) -> list[str]:
+        return [*self.sentences(), *(f"Warning: {warning}" for warning in self.warnings)]
 
     def __repr__(self) -> str:
         where = self.provenance

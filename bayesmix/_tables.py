@@ -276,12 +276,15 @@ def renormalise(weights: np.ndarray, source: str) -> np.ndarray:
 def read_text(path: PathLike) -> str:
     """Read a text file (UTF-8), or raise a `RunsError` that says what the file is instead."""
     data = _read_bytes(path)
-    if b"\0" not in data[:65536] and not data.startswith(b"PAR1"):
-        try:
-            return data.decode("utf-8-sig")
-        except UnicodeDecodeError:
-            pass
-    raise RunsError(f"{path}: a binary file, not text in UTF-8")
+    if b"\0" in data[:65536] or data.startswith(b"PAR1"):
+        raise RunsError(f"{path}: a binary file, not text in UTF-8")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise RunsError(
+            f"{path}: not text in UTF-8: line {line} has byte 0x{data[error.start]:02x}"
+        ) from None
 
 
 def _read_bytes(path: PathLike) -> bytes:

@@ -5,6 +5,7 @@ sampler's diagnostics failed; 130 interrupted, and standard error says what is l
 the refits of `evaluate --resume`, or a fit that was written before.
 """
 
+import io
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -25,6 +26,7 @@ from bayesmix._console import (
     leaving,
     plain_warnings,
     rows_done,
+    with_value,
 )
 from bayesmix._options import (
     ConstraintsFile,
@@ -33,6 +35,7 @@ from bayesmix._options import (
     MaybeHorizon,
     MaybeSize,
     ObjectiveFile,
+    Seed,
     Size,
     WeightResolution,
     probability,
@@ -69,6 +72,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     int
         The exit code.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names are data: a terminal may not have them
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = app(arguments, prog_name="bayesmix", standalone_mode=False)
     except KeyboardInterrupt:
@@ -77,7 +83,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         complain("error", f"interrupted; {error}")
         return 130
     except TyperException as error:
-        complain("error", error.format_message())
+        words = sys.argv[1:] if arguments is None else arguments
+        complain("error", with_value(error, words))
         return error.exit_code
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
@@ -123,7 +130,7 @@ def fit(
     draws: Annotated[int, typer.Option(min=1, help="Draws kept of each chain.")] = 1000,
     tune: Annotated[int, typer.Option(min=1, help="Warm-up draws of each chain.")] = 1000,
     chains: Annotated[int, typer.Option(min=1)] = 4,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    seed: Seed = 0,
     where: Annotated[
         str | None, typer.Option(metavar="EXPR", help="Rows to fit, as in 'n_params < 4e8'.")
     ] = None,
@@ -191,7 +198,7 @@ def predict(
 ) -> None:
     """Predict losses of mixtures, with intervals."""
     check_out(out, fit, mixtures)
-    from bayesmix._cautions import below_floor, beyond
+    from bayesmix._cautions import below_floor, beyond, unseen
     from bayesmix._files import atomic_path
     from bayesmix.posterior import load
     from bayesmix.predict import summaries
@@ -201,7 +208,10 @@ def predict(
     scales = {"n_params": n_params, "n_tokens": n_tokens}
     given = {name: value for name, value in scales.items() if value is not None}
     with plain_warnings():
-        table = read_mixtures(mixtures, fitted.runs.domains, unused=given).assign(**given)
+        table = read_mixtures(mixtures, fitted.runs.domains, unused=given)
+    for name in table.columns.intersection(list(given)):
+        complain("warning", f"{mixtures}: column {name!r} is not used, the option is")
+    table = table.assign(**given)
     for name in scales:
         if name not in table:
             option = f"--{name.replace('_', '-')}"
@@ -213,7 +223,8 @@ def predict(
             block.to_csv(temporary, index=False, mode="a", header=not temporary.exists())
             advance(block["row"].nunique())
     sizes, horizons = table["n_params"].to_numpy(), table["n_tokens"].to_numpy()
-    for sentence in (*beyond(fitted, sizes, horizons), *below_floor(fitted, sizes)):
+    cautions = *unseen(fitted), *beyond(fitted, sizes, horizons), *below_floor(fitted, sizes)
+    for sentence in cautions:
         complain("warning", sentence)
     typer.echo(f"wrote {out}: {len(table)} mixtures, {100 * prob:g}% equal-tailed intervals")
 
@@ -282,7 +293,7 @@ def design(
     constraints: ConstraintsFile = None,
     batch: Annotated[int, typer.Option(min=1, help="Most runs to choose.")] = 8,
     draws: Annotated[int, typer.Option(min=100, help="Posterior draws to use.")] = 1000,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    seed: Seed = 0,
 ) -> None:
     """Say which runs to train next, for a decision at a given size and horizon."""
     check_out(out, *(path for path in (fit, candidates, objective, constraints) if path))
@@ -298,6 +309,9 @@ def design(
     weights, limits = _decision(fitted, n_tokens, objective, constraints)
     with plain_warnings():
         table = read_mixtures(candidates, fitted.runs.domains)
+    for name in ("n_params", "n_tokens"):
+        if name not in table:
+            raise BadInputError(f"{candidates}: column {name!r} is missing")
     for path, check in (
         (candidates, lambda: candidate_table(fitted.runs.domains, table)),
         (fit, lambda: check_draws(fitted, draws)),
@@ -357,7 +371,7 @@ def evaluate(
     draws: Annotated[int, typer.Option(min=1, help="Draws kept of each chain.")] = 1000,
     tune: Annotated[int, typer.Option(min=1, help="Warm-up draws of each chain.")] = 1000,
     chains: Annotated[int, typer.Option(min=1)] = 4,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    seed: Seed = 0,
     where: Annotated[
         str | None, typer.Option(metavar="EXPR", help="Rows to use, as in 'n_params < 4e8'.")
     ] = None,
@@ -379,8 +393,10 @@ def evaluate(
     check_out(out, runs)
     if resume is not None:
         check_folder(resume)
-    if jobs == 0:
-        raise BadInputError("--jobs 0: it is 1 or more, or -1 for one a core")
+        if resume.resolve() == out.resolve():
+            raise BadInputError(f"{out}: the folder of --resume too")
+    if jobs == 0 or jobs < -1:
+        raise BadInputError(f"--jobs {jobs}: it is 1 or more, or -1 for one a core")
     from bayesmix.evaluate import evaluate as score_laws
     from bayesmix.law import LAWS
     from bayesmix.runs import read_runs
@@ -477,7 +493,7 @@ def _warn_of_diagnostics(fitted: "Fit", path: Path) -> None:
 
 
 def _show_recommendation(chosen: "Recommendation") -> None:
-    """Print the weights beside how far the draws' own optima spread."""
+    """Print the weights beside how far the draws' own optima spread, and what else to know."""
     show_table(
         ["domain", "weight", "optima of the draws, 90% equal-tailed", "at bound"],
         [
@@ -486,3 +502,4 @@ def _show_recommendation(chosen: "Recommendation") -> None:
             for row in chosen.table().itertuples()
         ],
     )  # fmt: skip
+    typer.echo("\n".join(chosen.sentences()))

@@ -176,6 +176,8 @@ def _split_chains(checked: xr.Dataset, failing: pd.DataFrame) -> str:
         apart = abs(means - means.median("chain")) / spread.where(spread > 0)
         flags = apart.max([d for d in apart.dims if d != "chain"]) > 3
         chains = [int(c) for c in flags["chain"].values[flags.values]]
+        if len(chains) == checked.sizes["chain"]:
+            return f"The posterior looks multimodal: each chain settled elsewhere for {name}."
         if chains:
             listed = ", ".join(map(str, chains))
             return (

@@ -1,5 +1,6 @@
 """Sampling a swarm's model by NUTS."""
 
+import operator
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -92,8 +93,10 @@ def fit(
     ------
     ValueError
         If the law, a prior's name, a domain in a group, the choice of checkpoints, the sampler or
-        the backend is unknown, groups are given to a law without transfer, or the backend is
-        ``jax`` and the sampler not nutpie.
+        the backend is unknown, a number of draws or the seed is out of range, groups are given to
+        a law without transfer, or the backend is ``jax`` and the sampler not nutpie.
+    TypeError
+        If `runs` are no `Runs`, or the seed is no whole number.
     ImportError
         If the backend is ``jax`` and JAX is not installed.
 
@@ -116,6 +119,11 @@ def fit(
     for name, value in {"draws": draws, "tune": tune, "chains": chains}.items():
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
+    if not 0 <= operator.index(seed) < 2**63:
+        raise ValueError(f"seed is from 0 to 2**63 - 1, got {seed}")
+    given: object = runs
+    if not isinstance(given, Runs):
+        raise TypeError(f"runs are bm.Runs, such as bm.read_runs gives, not {type(given).__name__}")
     runs = runs.checkpoints(checkpoints)
     # labels may be of any kind, such as numbers of clusters; a file holds text
     named = {str(domain): str(group) for domain, group in sorted((groups or {}).items())}

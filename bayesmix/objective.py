@@ -271,6 +271,8 @@ def resolve_objective(
         if not names:
             raise ValueError(f"no domain has observed losses: give an objective over {valid}")
         return dict.fromkeys(names, 1.0 if worst else 1 / len(names)), worst
+    if not hasattr(given, "items"):
+        raise ValueError(f"an objective is {{name: weight}} or a Worst of that, not {given!r}")
     unknown = [name for name in given if name not in components]
     if unknown:
         raise ValueError(

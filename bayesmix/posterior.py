@@ -203,6 +203,8 @@ def load(path: str | os.PathLike) -> Fit:
     ('transfer', True)
     """
     path = Path(path)
+    if path.is_dir():
+        raise FitFileError(f"{path}: a directory, not a file")
     if not path.is_file():
         raise FitFileError(f"{path}: no such file")
     try:

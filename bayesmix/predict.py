@@ -362,8 +362,7 @@ def mixture_table(
         if wrong.size:
             row = int(wrong[0])
             raise ValueError(
-                f"mixture {row + 1}: {name} must be positive and finite, "
-                f"got {table[name].iloc[row]!r}"
+                f"mixture {row + 1}: {name} must be positive and finite, got {numbers[row]:g}"
             )
         table[name] = numbers
     return table

@@ -410,7 +410,7 @@ def read_mixtures(
     -------
     DataFrame
         `weight_<domain>` in the order of `domains`, renormalised; then the other columns, of which
-        `n_params` and `n_tokens` are checked.
+        `n_params`, `n_tokens` and `flops`, which may be blank, are checked.
 
     Raises
     ------
@@ -435,9 +435,10 @@ def read_mixtures(
         if name.startswith("weight_") and name not in names:
             table.note("columns", f"column {name!r}: not a domain here ({shorten(domains)})")
     weights = table.mixtures(names)
+    counts = {"n_params", "n_tokens", "flops"}.difference(unused)
     others: dict[str, Any] = {
-        name: table.numbers(name, low=0, above=True)
-        if name in {"n_params", "n_tokens"}.difference(unused)
+        name: table.numbers(name, low=0, above=True, blank_allowed=name == "flops")
+        if name in counts
         else table.cells(name)
         for name in table.columns
         if name and not name.startswith("weight_")

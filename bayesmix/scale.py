@@ -70,6 +70,8 @@ def scale_path(
     >>> scale_path(fit, [1e8, 1e9], [2e9, 2e10])["optima"].sizes
     Frozen({'step': 2, 'draw': 20, 'domain': 5})
     """
+    if not len(n_params):
+        raise ValueError("a path has one size or more")
     if len(n_params) != len(n_tokens):
         raise ValueError(f"{len(n_params)} sizes, but {len(n_tokens)} horizons")
     constraints = tuple(constraints)

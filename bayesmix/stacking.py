@@ -10,6 +10,7 @@ the offsets of its N and D, which other runs share; and where runs repeat a mixt
 common misfit (``phi``), which each of them is scored without.
 """
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -237,8 +238,12 @@ def loo(fit: Fit) -> Any:
 
     values = run_log_likelihood(fit)
     kept = fit.posterior["posterior"].to_dataset()[["level"]].sel(draw=values["draw"].values)
-    tree = xr.DataTree.from_dict({"posterior": kept, "log_likelihood": xr.Dataset({"run": values})})
-    return az.loo(tree, pointwise=True, var_name="run")
+    # a variable of the name of its dim would be counted wrong
+    density = xr.Dataset({"log_density": values})
+    tree = xr.DataTree.from_dict({"posterior": kept, "log_likelihood": density})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Estimated shape parameter of Pareto", UserWarning)
+        return az.loo(tree, pointwise=True, var_name="log_density")
 
 
 def stack(fits: Mapping[str, Fit]) -> Stack:

@@ -99,8 +99,10 @@ def test_version_and_help(run):
         (["fit", "swarm.csv"], "--out"),
         (["fit", "swarm.csv", "--out", "x.nc", "--checkpoints", "first"], "first"),
         (["fit", "swarm.csv", "--out", "x.nc", "--draws", "0"], "--draws"),
-        (["fit", "swarm.csv", "--out", "x.nc", "--chains", "two"], "--chains"),
+        (["fit", "swarm.csv", "--out", "x.nc", "--chains", "two"], ": --chains two"),
+        (["fit", "swarm.csv", "--out", "x.nc", "--chains=two"], ": --chains two"),
         (["fit", "swarm.csv", "--out", "x.nc", "--seed", "-1"], "--seed"),
+        (["fit", "swarm.csv", "--out", "x.nc", "--seed", f"{2**63}"], "--seed"),
         (["fit", "swarm.csv", "--out", "x.nc", "--law", "powerlaw"], "unknown law 'powerlaw'"),
         (["fit", "swarm.csv", "--out", "x.nc", "--weight-resolution", "0.2"], "swarm.csv: weight_"),
         (["fit", "swarm.csv", "--out", "x.nc", "--weight-resolution", "nan"], "between 0 and 0.05"),
@@ -260,7 +262,10 @@ def test_predictions_are_those_of_the_fit(run, folder, tmp_path):
         "predict", folder / "fit.nc", folder / "mixtures.csv", *SCALE, "--prob", "0.5", "--out", out
     )
     assert code == 0
-    far, further = err.splitlines()
+    *instead, chat, far, further = err.splitlines()
+    for line, name in zip(instead, ("n_params", "n_tokens"), strict=True):
+        assert f"column '{name}' is not used, the option is" in line
+    assert "The swarm has no losses of target:chat" in chat
     # log(7e9 / 2e8) and log(1.4e11 / 6e9)
     assert far == (
         "warning: N = 7e+09 parameters is 3.6 e-folds above the largest that was fitted, 2e+08."
@@ -295,7 +300,8 @@ def test_predictions_take_scales_from_the_table(run, folder, tmp_path):
     assert run(*arguments, "--n-tokens", "3e12")[0] == 0
     assert set(pd.read_csv(out)["n_tokens"]) == {3e12}
     code, _, err = run(*arguments, "--n-params", "2e8", "--n-tokens", "6e9")
-    assert (code, err) == (0, "")  # within the fitted range
+    assert code == 0
+    assert "e-folds" not in err  # within the fitted range
 
 
 def test_predictions_need_a_scale(run, folder, tmp_path):
@@ -356,6 +362,28 @@ def test_options_stand_for_columns_that_are_blank(run, folder, tmp_path):
     assert run("predict", folder / "fit.nc", path, "--n-params", "7e9", "--out", out)[0] == 0
     assert set(pd.read_csv(out)["n_params"]) == {7e9}
     assert set(pd.read_csv(out)["n_tokens"]) == {2e10}
+
+
+def test_domains_without_losses_are_said(run, tmp_path):
+    runs = swarm(DOMAINS)
+    blank = bm.runs_from_frame(runs.frame.assign(loss_code=np.nan))
+    fit_of(parameters(DOMAINS), blank).save(tmp_path / "fit.nc")
+    (tmp_path / "m.csv").write_text("weight_books,weight_code,weight_web\n0.2,0.3,0.5\n")
+    out = tmp_path / "p.csv"
+    code, _, err = run("predict", tmp_path / "fit.nc", tmp_path / "m.csv", *SCALE, "--out", out)
+    assert code == 0
+    assert "The swarm has no losses of code: predictions of these come from the priors" in err
+
+
+def test_names_that_a_terminal_has_no_letters_for(folder, tmp_path):
+    runs = swarm(("wéb", "コード", "books"))
+    fit_of(parameters(runs.domains), runs).save(tmp_path / "fit.nc")
+    command = [sys.executable, "-m", "bayesmix", "recommend", "fit.nc", "--out", "r.json", *SCALE]
+    environment = os.environ | {"PYTHONIOENCODING": "latin-1"}
+    made = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, check=False)
+    assert made.returncode == 0, made.stderr
+    assert b"w\xe9b" in made.stdout
+    assert b"\\u30b3" in made.stdout
 
 
 def test_models_too_small_for_the_law_are_said(run, folder, tmp_path):
@@ -510,9 +538,10 @@ def test_objectives_that_are_refused(name, text, place, run, folder, tmp_path):
     [
         ("[bounds", "cannot be read"),
         ("bounds = 3", "bounds is a table"),
+        ("[groups]\ndomains = ['web']", "[groups.NAME]; 'domains' is in none"),
         ("[bounds]\npoems = [0, 1]", "unknown name 'poems'; valid names: web, code, books"),
-        ("[bounds]\nweb = 0.1", "'web': 0.1 is not [lower, upper]"),
-        ("[bounds]\nweb = [0.2, 0.1]", "bounds: out of range: web (0.2, 0.1)"),
+        ("[bounds]\nweb = 0.1", "bounds: 'web': 0.1 is not [lower, upper]"),
+        ("[bounds]\nweb = [0.2, 0.1]", "constraints.toml: bounds: out of range: web (0.2, 0.1)"),
         ("[bounds]\nweb = [0, 1.5]", "bounds: out of range: web (0, 1.5)"),
         ("[bounds]\nweb = [0, nan]", "'web': [0, nan]"),
         ("[kl]\nradius = 1", "kl: unknown key 'radius'"),

@@ -116,13 +116,13 @@ def test_models_too_small_for_the_law_are_said(run, folder, tmp_path):
 @pytest.mark.parametrize(
     ("text", "place"),
     [
-        (CANDIDATES.replace("n_params", "size"), "n_params"),
+        (CANDIDATES.replace("n_params", "size"), "column 'n_params' is missing"),
         (CANDIDATES.replace(",4e9,", ",soon,"), "n_tokens"),
         (CANDIDATES.replace("weight_web", "weight_poems"), "weight_poems"),
         (CANDIDATES.replace("0.2,0.3,0.5", "0.2,0.3,0.9"), "row 1"),
         (
             CANDIDATES.replace("note", "flops").replace("kept\ny", "1e18\ny"),
-            "candidate 2: flops must be positive and finite, got 'kept'",
+            "column 'flops', row 2: 'kept'",
         ),
         (CANDIDATES.splitlines()[0] + "\n", "no"),
     ],

@@ -160,6 +160,7 @@ def test_point_fits_are_resampled(run, path, tmp_path, monkeypatch):
         (["--split", "mixture", "--law", "powerlaw"], "unknown law 'powerlaw'"),
         (["--split", "mixture", "--draws", "0"], "--draws"),
         (["--split", "mixture", "--jobs", "0"], "--jobs"),
+        (["--split", "mixture", "--jobs", "-2"], "--jobs -2"),
         (["--split", "mixture", "--bootstrap", "-1"], "--bootstrap"),
         (["--split", "mixture", "--where", "size > 1"], "'size > 1'"),
         (["--split", "largest-scale", "--where", "n_params < 1.5e8"], "leaves nothing to fit"),
@@ -185,3 +186,7 @@ def test_outputs_are_checked_first(run, path, tmp_path, sampled):
     assert "no such directory" in run(*arguments, tmp_path / "no" / "scores.json")[2]
     code, _, err = run("evaluate", path, "--split", "mixture", "--out", path)
     assert (code, "overwritten" in err) == (2, True)
+    out = tmp_path / "scores.json"
+    code, _, err = run(*arguments[:1], path, *arguments[2:], out, "--resume", out)
+    assert (code, err) == (2, f"error: {out}: the folder of --resume too\n")
+    assert not out.exists()

@@ -52,6 +52,12 @@ def test_a_chain_that_sits_elsewhere_is_named() -> None:
     assert "multimodal: chain 2 settled elsewhere for b" in diagnosis.text
 
 
+def test_chains_that_all_sit_elsewhere() -> None:
+    posterior = _chains(0, 9)
+    text = diagnose(posterior, _stats(posterior)).text
+    assert "multimodal: each chain settled elsewhere for b." in text
+
+
 def test_too_few_effective_draws_fail_and_say_so() -> None:
     rng = np.random.default_rng(0)
     walk = np.cumsum(rng.normal(size=(4, 1000, 1)), axis=1)
@@ -183,6 +189,13 @@ def test_unknown_choices_are_errors() -> None:
     runs = swarm(("web", "code", "books"))
     with pytest.raises(ValueError, match="draws must be at least 1"):
         bm.fit(runs, draws=0)
+    for seed in (-1, 2**63):
+        with pytest.raises(ValueError, match="seed is from 0 to"):
+            bm.fit(runs, seed=seed)
+    with pytest.raises(TypeError, match="integer"):
+        bm.fit(runs, seed=1.5)
+    with pytest.raises(TypeError, match=r"bm\.Runs, such as bm\.read_runs gives, not DataFrame"):
+        bm.fit(runs.frame)
     with pytest.raises(ValueError, match="unknown law"):
         bm.fit(runs, "chinchilla")
 

@@ -109,7 +109,7 @@ BROKEN = {
     "empty file": ("", ["empty"]),
     "blank file": ("\n \n", ["empty"]),
     "binary file": (b"\x00\x01\x02" * 50, ["binary"]),
-    "latin text": ("run_id,n_params\ncaf\u00e9,1\n".encode("latin-1"), ["binary"]),
+    "latin text": ("run_id,n_params\ncaf\u00e9,1\n".encode("latin-1"), ["line 2 has byte 0xe9"]),
     "absent file": (None, ["no such file"]),
 }  # fmt: skip
 
@@ -279,6 +279,13 @@ def test_a_checkpoint_near_another_with_other_losses_stays():
     frame = runs_from_frame(cells()).frame
     near = frame.iloc[:1].assign(n_tokens=2.001e9, loss_web=3.0999)
     assert len(runs_from_frame(pd.concat([frame, near]))) == 4
+
+
+def test_a_checkpoint_with_two_sets_of_losses_is_said():
+    frame = runs_from_frame(cells()).frame
+    other = frame.iloc[:1].assign(loss_web=3.0999)
+    with pytest.warns(RunsWarning, match="several rows of one run, n_tokens and seed.*: 'a'"):
+        assert len(runs_from_frame(pd.concat([frame, other]))) == 4
 
 
 def test_seeds_under_one_run_id_are_runs_of_their_own():

@@ -166,6 +166,7 @@ def test_loo_against_leaving_each_run_out():
     np.testing.assert_allclose(found.elpd_i, exact, atol=0.04)
     assert found.elpd == pytest.approx(exact.sum(), abs=0.12)
     assert found.elpd_i.shape == (12,)
+    assert found.n_data_points == 12
 
 
 def test_a_run_without_losses_is_left_out():
