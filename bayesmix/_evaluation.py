@@ -237,7 +237,8 @@ def paired_differences(by_run: pd.DataFrame) -> pd.DataFrame:
     DataFrame
         One row a pair of laws and score (``mre, mre_pos, mae, crps``): ``difference``, the first
         law's less the other's, negative where the first is better; its standard error ``se`` over
-        ``runs`` runs; ``tie``: within two standard errors of 0, or without one.
+        ``runs`` runs; ``tie``: within two standard errors of 0, or without one. Where scales are
+        left out, that is for these scales: a few of them do not say what another would.
 
     Examples
     --------

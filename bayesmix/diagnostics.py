@@ -10,8 +10,8 @@ import pandas as pd
 import xarray as xr
 
 # held to R-hat <= 1.01 and ESS >= 400; the rest to R-hat <= 1.02
-_STRICT = ("level", "share_", "a", "b", "g", "q", "dof", "dof_unseen", "rho")
-_STRICT_ENDS = ("_mean", "_spread", "_kin")
+_STRICT = ("level", "a", "b", "g", "q", "fade", "log_H", "dof", "dof_unseen", "rho", "phi")
+_STRICT_ENDS = ("_mean", "_spread", "_kin", "_scale", "_correlation")
 
 
 @dataclass(frozen=True)

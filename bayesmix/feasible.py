@@ -20,9 +20,11 @@ from bayesmix.constraints import (
     TokenBudget,
     check,
 )
+from bayesmix.optimise import project
 
 FEASIBLE = 1e-8  # breach that a mixture may have, units of weight or nats
 _ROUND = 1e-10  # nats, below which the root of a divergence is rounded off
+_LEAST_UNIT = 1e-5  # of a sum's excess
 _SLACK = 1e-9  # by which a set may miss and still count as met: rounding of the numbers given
 
 
@@ -79,6 +81,15 @@ class FeasibleSet:
             columns.append(abs(points - self.l1_reference).sum(axis=1)[:, None] - self.l1_limit)
         return np.concatenate(columns, axis=1)
 
+    def reach(self) -> np.ndarray:
+        """Greatest weight (K,) that bounds and sums leave each domain."""
+        greatest = self.upper.copy()
+        for row, limit in zip(self.rows, self.limits, strict=True):
+            # a sum of at least so much leaves the others the rest
+            few, most = (row > 0, limit) if row.max() > 0 else (row == 0, 1 + limit)
+            greatest[few] = np.minimum(greatest[few], most)
+        return np.maximum(greatest, self.lower)
+
     def pull(self, points: np.ndarray, multipliers: np.ndarray) -> np.ndarray:
         """Gradient in h of ``sum_j multipliers_j excess_j`` without the L1 column, shape (P, K)."""
         n_rows = len(self.limits)
@@ -91,9 +102,14 @@ class FeasibleSet:
         """What the minimisers keep below 0 in place of `excess`, and its derivative by `excess`.
 
         Of a divergence it is the root less the limit's: about the reference a divergence is a
-        square, whose slope vanishes as its limit does.
+        square, whose slope vanishes as its limit does. The excess of a sum is in units that shrink
+        with what its limit leaves to few domains: losses bend the more about small weights.
         """
         rooted, rate = excess.copy(), np.ones_like(excess)
+        sums = slice(len(self.limits))
+        few = np.minimum(abs(self.limits), 1 - abs(self.limits))
+        units = np.clip(4 * few, _LEAST_UNIT, 1)
+        rooted[:, sums], rate[:, sums] = excess[:, sums] / units, 1 / units
         balls = slice(len(self.limits), len(self.limits) + len(self.kl_limits))
         limits = self.kl_limits + _ROUND
         roots = np.sqrt(excess[:, balls] + limits)
@@ -151,7 +167,7 @@ def feasible_set(
         check(constraint, domains)
     if sum(isinstance(c, L1) for c in constraints) > 1:
         raise ValueError("at most one L1 distance can be kept")
-    parts = [part for c in constraints for part in _parts(c, n_tokens)]
+    parts = [part for c in constraints for part in _parts(c, domains, n_tokens)]
     allowed = _assemble(parts, domains)
     if not _is_feasible(allowed):
         raise ValueError(f"no mixture meets all of: {'; '.join(_clash(parts, domains))}")
@@ -172,7 +188,7 @@ class _Part:
     ball: KL | L1 | None = None
 
 
-def _parts(constraint: Constraint, n_tokens: float) -> list[_Part]:
+def _parts(constraint: Constraint, domains: tuple[str, ...], n_tokens: float) -> list[_Part]:
     """The inequalities of a constraint that say something."""
     stated: list[tuple[str, tuple[str, ...], tuple[float, float]]] = []
     match constraint:
@@ -195,9 +211,14 @@ def _parts(constraint: Constraint, n_tokens: float) -> list[_Part]:
             return [_Part(f"l1 at most {limit:g}", limit, ball=constraint)]
     out = []
     for said, names, (low, high) in stated:
-        if low > 0:
+        if low == 1:  # of what is 0, bounds: no price makes a sum exactly that
+            others = [name for name in domains if name not in names]
+            out += [_Part(f"{said} at least 1", 0.0, (name,)) for name in others]
+        if low > 0 and (low < 1 or len(names) == 1):
             out.append(_Part(f"{said} at least {low:g}", low, names, -1))
-        if high < 1:
+        if high == 0:
+            out += [_Part(f"{said} at most 0", 0.0, (name,)) for name in names]
+        elif high < 1:
             out.append(_Part(f"{said} at most {high:g}", high, names))
     return out
 
@@ -213,7 +234,7 @@ def _assemble(parts: Sequence[_Part], domains: tuple[str, ...]) -> FeasibleSet:
     for reference, limit in kls:
         upper[reference == 0] = 0.0
         if limit == 0:  # a point, about which no root bends enough
-            lower, upper = reference.copy(), reference.copy()
+            lower, upper = np.maximum(lower, reference), np.minimum(upper, reference)
     for part in parts:
         if part.ball is not None:
             continue
@@ -250,7 +271,14 @@ def _is_feasible(allowed: FeasibleSet) -> bool:
     start = _linear_point(allowed)
     if start is None:
         return False
-    return all(_least_kl(allowed, start) <= _SLACK for _ in allowed.kl_limits[:1])
+    if not len(allowed.kl_limits):
+        return True
+    # the search may stop short from where a weight is at a bound, or at another's reference
+    starts = (start, *allowed.kl_references, allowed.upper)
+    return any(
+        _least_kl(allowed, project(h[None], allowed.lower, allowed.upper)[0]) <= FEASIBLE
+        for h in starts
+    )
 
 
 def _linear_point(allowed: FeasibleSet) -> np.ndarray | None:
@@ -278,7 +306,7 @@ def _linear_point(allowed: FeasibleSet) -> np.ndarray | None:
 
 
 def _least_kl(allowed: FeasibleSet, start: np.ndarray) -> float:
-    """The least that the greatest excess of the divergences can be."""
+    """Breach of a mixture about which the greatest divergence has the least excess."""
     k, n_rows = len(start), len(allowed.limits)
     n_kl = len(allowed.kl_limits)
     # variables (h, d, t): d bounds |h - reference| for an L1 distance, t the excess
@@ -330,7 +358,8 @@ def _least_kl(allowed: FeasibleSet, start: np.ndarray) -> float:
         ],
         options={"ftol": 1e-12, "maxiter": 500},
     )
-    return float(found.x[-1])
+    # the search may say that it failed for a last digit: what counts is where it ended
+    return float(allowed.violation(project(found.x[None, :k], allowed.lower, allowed.upper))[0])
 
 
 def _clash(parts: Sequence[_Part], domains: tuple[str, ...]) -> list[str]:
@@ -340,7 +369,7 @@ def _clash(parts: Sequence[_Part], domains: tuple[str, ...]) -> list[str]:
         fewer = [other for other in kept if other is not part]
         if not _is_feasible(_assemble(fewer, domains)):
             kept = fewer
-    return [part.name for part in kept]
+    return list(dict.fromkeys(part.name for part in kept))
 
 
 def _vector(reference: Mapping[str, float], domains: tuple[str, ...]) -> np.ndarray:

@@ -16,7 +16,7 @@ from bayesmix.model_data import data
 from bayesmix.pooling import pooled
 from bayesmix.priors import LEAST_DOF, Normal, Prior
 from bayesmix.reference import reference, swarm_priors
-from bayesmix.runs import Runs
+from bayesmix.runs import Runs, equal_points
 from bayesmix.transfer import transfer_rows
 
 MODEL_VERSION = 14
@@ -261,8 +261,7 @@ def run_trend(runs: Runs) -> np.ndarray:
 
 def repeats(runs: Runs) -> np.ndarray:
     """Code of the (mixture, N) of each row, shape (R,): equal where a run is repeated."""
-    points = np.column_stack([runs.weights.values, np.log(runs.n_params.values)]).round(6)
-    return np.unique(points, axis=0, return_inverse=True)[1].reshape(-1)
+    return equal_points(runs.weights.values, np.log(runs.n_params.values))
 
 
 # what the posterior keeps of the random variables: the rest is a rescaling of a Deterministic

@@ -17,6 +17,8 @@ _TIE = 1e-9  # nats, where the weights sum to 1
 _SEARCH_ROUNDS = 5
 _PRICED_ROUNDS = 7  # of multipliers, where what they leave is settled afterwards
 _BISECTIONS = 40
+_LITTLE = 0.05  # of all weight, which a sum leaves to a few
+_SHARED = 24  # draws whose optima others are tried at
 _BASIN = 1e-2  # ends closer than this in every weight are one
 
 
@@ -164,6 +166,10 @@ def draw_optima(
         for start in inner[1:]:
             _improve(best, of, every, start, allowed)
     starts = project(starts, allowed.lower, allowed.upper)
+    kinks = _at_kinks(starts[0], allowed)
+    if len(kinks):  # there what some draws found may be better for others
+        some = np.linspace(0, of.n_draws - 1, min(of.n_draws, _SHARED)).astype(int)
+        starts = np.concatenate([starts, best.points[some], kinks])
     starts = starts[allowed.violation(starts) <= FEASIBLE]
     # what a breach that still counts as none is worth
     prices = np.broadcast_to(first.multipliers, (of.n_draws, len(allowed.names)))
@@ -228,10 +234,26 @@ def inside(points: np.ndarray, allowed: FeasibleSet) -> np.ndarray:
     On the boundary the capacity gradient of a domain without weight vanishes, and under some laws
     its loss is infinite: no place to start from.
     """
-    lower, upper = allowed.lower, allowed.upper
+    lower, upper = allowed.lower, allowed.reach()
     room = upper - lower
     share = (1 - lower.sum()) / room.sum() if room.sum() > 0 else 0.0
     return 0.99 * project(points, lower, upper) + 0.01 * (lower + share * room)
+
+
+def _at_kinks(point: np.ndarray, allowed: FeasibleSet) -> np.ndarray:
+    """Mixtures (P, K) near a point in which one of a few domains has all that is left to them.
+
+    Small weights are at kinks of the law, on either side of which there may be a minimum.
+    """
+    made = []
+    for row, limit in zip(allowed.rows, allowed.limits, strict=True):
+        few, most = (row > 0, limit) if row.max() > 0 else (row == 0, 1 + limit)
+        for one in np.flatnonzero(few & (most < _LITTLE)):
+            h = np.where(few, allowed.lower, point)
+            h[one] += most - h[few].sum()
+            h[~few] *= (1 - h[few].sum()) / h[~few].sum()
+            made.append(h)
+    return np.array(made).reshape(-1, len(point))
 
 
 def _drawn_back(points: np.ndarray, allowed: FeasibleSet) -> np.ndarray:

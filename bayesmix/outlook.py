@@ -22,7 +22,7 @@ from bayesmix.objective import Problem, problem
 from bayesmix.optima import draw_optima, mean_optimum
 from bayesmix.posterior import Fit
 from bayesmix.predict import mixture_table
-from bayesmix.runs import Runs, floor_weights, runs_from_frame
+from bayesmix.runs import Runs, equal_points, floor_weights, runs_from_frame
 
 _FLOPS = 6  # per parameter and token (Kaplan et al., arXiv 2001.08361, section 2.1)
 _FEWEST = 100  # draws
@@ -314,8 +314,8 @@ def _repeats(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Code of each candidate's (mixture, N), and how many runs of the swarm have it."""
     first = np.unique(runs.run_ids.values, return_index=True)[1]
-    theirs = np.column_stack([runs.weights.values, np.log(runs.n_params.values)])[first]
-    points = np.concatenate([np.column_stack([weights, np.log(n_params)]), theirs]).round(9)
-    code = np.unique(points, axis=0, return_inverse=True)[1].reshape(-1)
+    size = np.concatenate([n_params, runs.n_params.values[first]])
+    mixtures = np.concatenate([weights, runs.weights.values[first]])
+    code = equal_points(mixtures, np.log(size))
     same, existing = code[: len(weights)], code[len(weights) :]
     return same, (same[:, None] == existing).sum(axis=1)

@@ -38,6 +38,7 @@ __all__ = ["Recommendation", "recommend"]
 
 _RANKING_DRAWS = 500  # by which the best observed run is chosen
 _ACTIVE = 1e-8  # a weight this close to its bound rests on it
+_TIE = 1e-9  # nats
 _PACKAGES = ("bayesmix", "numpy", "numba", "xarray", "pymc")
 RECOMMENDED, UNCONSTRAINED = "recommended", "unconstrained"
 
@@ -139,8 +140,10 @@ def recommend(
     keeps = allowed.violation(mixtures) <= FEASIBLE
     everyone = np.array([RECOMMENDED, *known])
     candidates = (keeps & (everyone != UNCONSTRAINED)) | (everyone == RECOMMENDED)
-    best_of_draw = np.where(np.isnan(values), np.inf, values)[:, candidates].argmin(axis=1)
-    p_best = np.bincount(best_of_draw, minlength=candidates.sum()) / of.n_draws
+    named = np.where(np.isnan(values), np.inf, values)[:, candidates]
+    # of equal mixtures, such as the only one allowed, each has its share
+    first = named <= named.min(axis=1, keepdims=True) + _TIE
+    p_best = (first / first.sum(axis=1, keepdims=True)).mean(axis=0)
     convergence = {
         "residual": float(found.best.minima.residuals[0]),
         "violation": float(allowed.violation(h[None])[0]),

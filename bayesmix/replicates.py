@@ -5,7 +5,7 @@ import pandas as pd
 
 from bayesmix.model import components, observed_log_loss
 from bayesmix.posterior import Fit
-from bayesmix.runs import Runs
+from bayesmix.runs import Runs, equal_points
 
 
 def seed_noise(runs: Runs) -> pd.Series:
@@ -33,8 +33,7 @@ def seed_noise(runs: Runs) -> pd.Series:
     """
     log_loss = pd.DataFrame(observed_log_loss(runs), columns=list(components(runs)))
     scale = np.log(np.column_stack([runs.n_params.values, runs.n_tokens.values]))
-    cell = np.column_stack([runs.weights.values, scale]).round(6)
-    code = np.unique(cell, axis=0, return_inverse=True)[1].reshape(-1)
+    code = equal_points(runs.weights.values, scale)
     # a run that was evaluated twice is one seed
     by_run = log_loss.groupby([code, runs.run_ids.values]).mean()
     by_cell = by_run.groupby(level=0)

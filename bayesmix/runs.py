@@ -393,6 +393,24 @@ def write_runs(runs: Runs, path: PathLike) -> None:
             runs._frame.to_csv(temporary, index=False)
 
 
+def equal_points(weights: np.ndarray, log_scale: np.ndarray) -> np.ndarray:
+    """Code of each row: equal where mixture and scale are, to six decimals.
+
+    Parameters
+    ----------
+    weights : array, shape (R, K)
+    log_scale : array, shape (R,) or (R, 2)
+        Log of N, or of N and D.
+
+    Examples
+    --------
+    >>> equal_points(np.array([[1 / 3, 2 / 3], [0.3333333, 0.6666667], [0.5, 0.5]]), np.zeros(3))
+    array([0, 0, 1])
+    """
+    points = np.column_stack([weights, log_scale]).round(6)
+    return np.unique(points, axis=0, return_inverse=True)[1].reshape(-1)
+
+
 def read_mixtures(
     path: PathLike, domains: Sequence[str], *, unused: Collection[str] = ()
 ) -> pd.DataFrame:

@@ -33,6 +33,10 @@ SETS = {
     "fixed": [Fixed({"d0": 0.35, "d5": 0.0})],
     "group": [GroupSum("g", ("d0", "d1", "d2"), max=0.3)],
     "groups": [GroupSum("g", ("d0", "d1"), min=0.6), GroupSum("f", ("d1", "d2", "d3"), max=0.2)],
+    "a little": [GroupSum("g", ("d2", "d3"), max=1e-3)],
+    "all but a little": [GroupSum("g", ("d0", "d1", "d4"), min=0.98)],
+    "none": [GroupSum("g", ("d2", "d3"), max=0.0)],
+    "all of some": [GroupSum("g", ("d0", "d1", "d4"), min=1.0), KL(SKEWED, 0.4)],
     "budget": [TokenBudget({"d2": 1e8, "d3": 2e8}, max_epochs=1.5)],
     "kl": [KL(SKEWED, 0.05)],
     "l1": [L1(SKEWED, 0.15)],
@@ -95,7 +99,9 @@ def test_optima_are_feasible_and_no_random_mixture_is_better(name, fit, of):
     assert rec.constraints["binding"].any()
 
 
-@pytest.mark.parametrize("name", ["group", "groups", "kl", "l1", "all"])
+@pytest.mark.parametrize(
+    "name", ["group", "groups", "a little", "all but a little", "kl", "l1", "all"]
+)
 def test_optima_equal_those_of_a_general_solver(name, fit, of):
     rec = recommend(fit, N, D, constraints=SETS[name])
     allowed = feasible_set(SETS[name], NAMES, D)
@@ -278,6 +284,30 @@ def test_sets_around_a_mixture_are_feasible_and_kept(seed):
     found = draw_optima(of, np.full((1, 4), 0.25), allowed)
     assert allowed.violation(found.points).max() <= 1e-8
     assert (found.values <= of.values(inside[None])[:, 0] + 1e-7).all()
+
+
+@settings(max_examples=40)
+@given(st.integers(0, 2**32 - 1))
+def test_the_least_divergence_of_a_part_is_the_log_of_its_share(seed):
+    """Of mixtures of some domains alone, in closed form."""
+    rng = np.random.default_rng(seed)
+    names = [f"d{i}" for i in range(rng.integers(3, 10))]
+    reference = rng.dirichlet(np.ones(len(names)))
+    few = rng.permutation(len(names))[: rng.integers(1, len(names))]
+    least = -np.log(reference[few].sum())
+    kept = [names[i] for i in few]
+    given_reference = dict(zip(names, reference, strict=True))
+    others = [name for name in names if name not in kept]
+    for group in (GroupSum("g", kept, min=1.0), GroupSum("g", others, max=0.0)):
+        feasible_set([group, KL(given_reference, least + 1e-6)], names, D)
+        with pytest.raises(ValueError, match="no mixture meets all of: group g at"):
+            feasible_set([group, KL(given_reference, max(least - 1e-6, 0.0))], names, D)
+
+
+def test_divergences_from_two_references_are_both_kept():
+    zeros = KL({"d0": 1.0}, 0.1)
+    with pytest.raises(ValueError, match=r"kl at most 0\.1; kl at most 0"):
+        feasible_set([zeros, KL({"d0": 0.5, "d1": 0.5}, 0.0)], NAMES, D)
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,23 @@ def test_laws_beat_or_are_the_mean(fits, runs, law):
     assert error(fits[law]) <= error(fits["mean"])
 
 
+def test_what_an_optimum_is_not_of(fits):
+    with pytest.raises(ValueError, match="not the worst domain"):
+        fits["additive"].optimum(1e8, 2e9, bm.Worst())
+    for sizes in ((-1.0, 2e9), (1e8, np.inf)):
+        with pytest.raises(ValueError, match="must be positive and finite"):
+            fits["linear"].optimum(*sizes)
+
+
+@pytest.mark.parametrize("law", ["transfer", "quantization"])
+def test_parameters_of_what_has_no_loss_are_not_counted(law):
+    """E, noise, a and a row of tau; b and c bear on how capacity is shared."""
+    swarm = additive_swarm(8, seed=1)
+    blank = bm.runs_from_frame(swarm.frame.assign(loss_web=np.nan))
+    counts = [bm.point_fit(runs, f"point:{law}").n_parameters for runs in (swarm, blank)]
+    assert counts[0] - counts[1] == {"transfer": 5, "quantization": 1}[law]
+
+
 @pytest.mark.parametrize("law", [law for law in FAST if law not in ("chinchilla", "mean")])
 def test_optimum_is_below_a_grid(fits, law):
     """No mixture of a fine grid is better than the optimum, within its bounds."""

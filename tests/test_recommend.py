@@ -17,6 +17,7 @@ from bayesmix import (
     Bounds,
     Diagnosis,
     Fit,
+    Fixed,
     GroupSum,
     Worst,
     point_fit,
@@ -545,6 +546,13 @@ def test_what_is_left_over_or_no_number_is_said(name, bad):
     good["draws_converged"] = 1.0
     assert unfinished(good) == []
     assert len(unfinished(good | {name: bad})) == 1
+
+
+def test_the_chance_to_be_best_is_shared_by_equal_mixtures(fit):
+    equal = dict.fromkeys(fit.runs.domains, 1 / 3)
+    p_best = recommend(fit, N, D, constraints=[Fixed(equal)]).p_best
+    assert p_best["recommended"] == pytest.approx(p_best["uniform"])
+    assert sum(p_best.values()) == pytest.approx(1)
 
 
 def test_a_baseline_that_breaks_the_constraints_is_no_rival(fit):

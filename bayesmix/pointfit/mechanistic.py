@@ -130,6 +130,14 @@ class _Searched:
             "q": kernel["q"],
         }
 
+    def count(self, p: Values, seen: np.ndarray) -> int:
+        """How many of the parameters a loss depends on: not what components without one have."""
+        names = p.keys() & {"E", "noise", "a", "head_n", "head_d"}
+        own = {name: p[name][seen].size for name in names}
+        if "tau" in p:
+            own["tau"] = int(seen[self.free[0]].sum())
+        return sum(own.values()) + sum(np.size(p[name]) for name in p if name not in own)
+
     def pullback(self, p: Values, bar: Mapping[str, np.ndarray]) -> Values:
         """Cotangents of the searched parameters from those of the kernel's."""
         found = {
@@ -201,7 +209,7 @@ def fit(
     ).assign(observed=("component", seen))
     return Fitted(
         parameters,
-        sum(np.size(value) for value in end.values.values()),
+        searched.count(end.values, seen),
         end.converged,
         end.message,
         tuple(_label(at, searched, runs) for at in end.at_bounds),

@@ -14,7 +14,7 @@ from bayesmix import law as laws
 from bayesmix.constraints import Bounds
 from bayesmix.feasible import FeasibleSet, feasible_set
 from bayesmix.model import components, observed_domains
-from bayesmix.objective import resolve_objective
+from bayesmix.objective import check_sizes, resolve_objective
 from bayesmix.optima import inside
 from bayesmix.optimise import minimise, project
 from bayesmix.pointfit import (
@@ -171,9 +171,13 @@ class PointFit:
         Raises
         ------
         ValueError
-            As `bayesmix.recommend`, and if the law predicts the objective nowhere.
+            As `bayesmix.recommend`, and if the law predicts the objective nowhere or the objective
+            is a `Worst`.
         """
-        wanted, _ = resolve_objective(self.components, observed_domains(self.runs), objective)
+        check_sizes(n_params, n_tokens)
+        wanted, worst = resolve_objective(self.components, observed_domains(self.runs), objective)
+        if worst:
+            raise ValueError("a point fit minimises a weighted sum of losses, not the worst domain")
         allowed = feasible_set([bounds] if bounds else [], self.runs.domains, n_tokens)
         weights = np.array([wanted.get(name, 0.0) for name in self.components])
         of = _Objective(self, float(n_params), float(n_tokens), weights)
