@@ -361,8 +361,8 @@ def mixture_table(
         wrong = np.flatnonzero(~(np.isfinite(numbers) & (numbers > 0)))
         if wrong.size:
             row = int(wrong[0])
-            raise ValueError(
-                f"mixture {row + 1}: {name} must be positive and finite, got {numbers[row]:g}"
-            )
+            cell = table[name].iloc[row]
+            said = repr(cell) if isinstance(cell, str) else f"{numbers[row]:g}"
+            raise ValueError(f"mixture {row + 1}: {name} must be positive and finite, got {said}")
         table[name] = numbers
     return table

@@ -286,7 +286,7 @@ def test_sets_around_a_mixture_are_feasible_and_kept(seed):
     assert (found.values <= of.values(inside[None])[:, 0] + 1e-7).all()
 
 
-@settings(max_examples=40)
+@settings(max_examples=15)
 @given(st.integers(0, 2**32 - 1))
 def test_the_least_divergence_of_a_part_is_the_log_of_its_share(seed):
     """Of mixtures of some domains alone, in closed form."""
