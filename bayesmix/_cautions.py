@@ -7,6 +7,7 @@ import numpy as np
 from scipy.spatial.distance import cdist
 
 from bayesmix.feasible import FEASIBLE
+from bayesmix.model import observed_log_loss
 from bayesmix.posterior import Fit
 
 TOLERANCE = 1e-6  # on the KKT residual, of an objective whose weights sum to 1
@@ -21,12 +22,10 @@ def doubts(fit: Fit, objective: Mapping[str, float], n_params: float, n_tokens: 
     diagnosis = fit.diagnose()
     if not diagnosis.passed:
         said.append(f"The sampler's diagnostics failed. {diagnosis.text}")
-    losses = np.concatenate([fit.runs.losses.values, fit.runs.target_losses.values], axis=1)
-    seen = np.isfinite(losses).any(axis=0)
-    unseen = [n for n, s in zip(fit.components, seen, strict=True) if not s and objective.get(n)]
-    if unseen:
+    counted = [name for name in _without_losses(fit) if objective.get(name)]
+    if counted:
         said.append(
-            f"The objective counts {', '.join(unseen)}, whose losses were never observed: that "
+            f"The objective counts {', '.join(counted)}, whose losses were never observed: that "
             "part of it comes from the priors."
         )
     return [*said, *beyond(fit, n_params, n_tokens), *below_floor(fit, n_params)]
@@ -34,13 +33,18 @@ def doubts(fit: Fit, objective: Mapping[str, float], n_params: float, n_tokens: 
 
 def unseen(fit: Fit) -> list[str]:
     """A sentence on domains and targets that have no losses."""
-    names = [name for name in fit.components if name not in fit.observed_components]
+    names = _without_losses(fit)
     if not names:
         return []
     return [
         f"The swarm has no losses of {', '.join(names)}: predictions of these come from the "
         "priors, and means over domains leave them out."
     ]
+
+
+def _without_losses(fit: Fit) -> list[str]:
+    seen = np.isfinite(observed_log_loss(fit.runs)).any(axis=0)
+    return [name for name, one in zip(fit.components, seen, strict=True) if not one]
 
 
 def beyond(fit: Fit, n_params: float | np.ndarray, n_tokens: float | np.ndarray) -> list[str]:

@@ -7,8 +7,6 @@ from typing import Annotated
 
 import typer
 
-MOST_SEED = 2**63 - 1  # what samplers take
-
 
 def positive(text: str) -> float:
     """A number of parameters or tokens."""
@@ -41,7 +39,7 @@ MaybeSize = Annotated[
 MaybeHorizon = Annotated[
     float | None, typer.Option(parser=positive, metavar="D", help="Tokens: 1.4e11.")
 ]
-Seed = Annotated[int, typer.Option(min=0, max=MOST_SEED)]
+Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1)]
 WeightResolution = Annotated[
     float | None,
     typer.Option(

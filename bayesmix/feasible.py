@@ -84,11 +84,16 @@ class FeasibleSet:
     def reach(self) -> np.ndarray:
         """Greatest weight (K,) that bounds and sums leave each domain."""
         greatest = self.upper.copy()
-        for row, limit in zip(self.rows, self.limits, strict=True):
-            # a sum of at least so much leaves the others the rest
-            few, most = (row > 0, limit) if row.max() > 0 else (row == 0, 1 + limit)
+        for few, most in self.at_most():
             greatest[few] = np.minimum(greatest[few], most)
         return np.maximum(greatest, self.lower)
+
+    def at_most(self) -> list[tuple[np.ndarray, float]]:
+        """Of each sum the domains (K,) that it limits, and to what: one from below the others."""
+        return [
+            (row > 0, limit) if row.max() > 0 else (row == 0, 1 + limit)
+            for row, limit in zip(self.rows, self.limits, strict=True)
+        ]
 
     def pull(self, points: np.ndarray, multipliers: np.ndarray) -> np.ndarray:
         """Gradient in h of ``sum_j multipliers_j excess_j`` without the L1 column, shape (P, K)."""

@@ -53,10 +53,7 @@ def mean_optimum(
         If the objective is infinite wherever the bounds allow.
     """
     of, unit = of.normalised()
-    n_domains = len(allowed.lower)
-    near_vertices = 0.95 * np.eye(n_domains) + 0.05 / n_domains
-    random = rng.dirichlet(np.ones(n_domains), _RANDOM_STARTS)
-    starts = inside(np.concatenate([known, near_vertices, random]), allowed)
+    starts = many_starts(known, allowed, rng)
     few = of.thinned(_SEARCH_DRAWS)
     if not np.isfinite(few.values(starts)).all():
         raise InfiniteObjectiveError(
@@ -228,6 +225,14 @@ def _improve(
         kept[draws[better]] = new[better]
 
 
+def many_starts(known: np.ndarray, allowed: FeasibleSet, rng: np.random.Generator) -> np.ndarray:
+    """Mixtures that are known, near every vertex and at random, moved `inside`."""
+    n_domains = len(allowed.lower)
+    near_vertices = 0.95 * np.eye(n_domains) + 0.05 / n_domains
+    random = rng.dirichlet(np.ones(n_domains), _RANDOM_STARTS)
+    return inside(np.concatenate([known, near_vertices, random]), allowed)
+
+
 def inside(points: np.ndarray, allowed: FeasibleSet) -> np.ndarray:
     """Points within bounds near the given ones, a hundredth of the way from the bounds' middle.
 
@@ -246,8 +251,7 @@ def _at_kinks(point: np.ndarray, allowed: FeasibleSet) -> np.ndarray:
     Small weights are at kinks of the law, on either side of which there may be a minimum.
     """
     made = []
-    for row, limit in zip(allowed.rows, allowed.limits, strict=True):
-        few, most = (row > 0, limit) if row.max() > 0 else (row == 0, 1 + limit)
+    for few, most in allowed.at_most():
         for one in np.flatnonzero(few & (most < _LITTLE)):
             h = np.where(few, allowed.lower, point)
             h[one] += most - h[few].sum()

@@ -15,7 +15,7 @@ from bayesmix.constraints import Bounds
 from bayesmix.feasible import FeasibleSet, feasible_set
 from bayesmix.model import components, observed_domains
 from bayesmix.objective import check_sizes, resolve_objective
-from bayesmix.optima import inside
+from bayesmix.optima import many_starts
 from bayesmix.optimise import minimise, project
 from bayesmix.pointfit import (
     additive,
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
 _STEP = 1e-30  # complex: exact to rounding
 _LEAST_WEIGHT = 1e-9  # at which slopes are taken: some are infinite at 0
-_RANDOM_STARTS = 16
 _CANDIDATES, _TOP = 20_000, 100  # random mixtures that rank trees, and how many are averaged
 
 
@@ -294,11 +293,8 @@ def _best_minimum(
     of: _Objective, runs: Runs, allowed: FeasibleSet, rng: np.random.Generator
 ) -> np.ndarray:
     """The best of the minima reached from near every vertex, the swarm's mean and at random."""
-    n_domains = len(runs.domains)
     known = runs.effective_weights().values.mean(axis=0, keepdims=True)
-    near_vertices = 0.95 * np.eye(n_domains) + 0.05 / n_domains
-    random = rng.dirichlet(np.ones(n_domains), _RANDOM_STARTS)
-    starts = inside(np.concatenate([known, near_vertices, random]), allowed)
+    starts = many_starts(known, allowed, rng)
     if not np.isfinite(of.value(starts)).all():
         raise ValueError(f"the law {of.fit.law} predicts the objective at no mixture within bounds")
     found = minimise(of.slopes, starts, allowed.lower, allowed.upper)
